@@ -1,0 +1,1 @@
+"""Talking to ClamAV: databases, freshclam, clamd."""

@@ -1,0 +1,115 @@
+"""A clamd of our own: started for a run, proven, and gone with it."""
+
+import os
+import re
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from maintenance.clamav import clamd_conf
+from maintenance.clamav.canary import Canary
+from maintenance.clamav.connection import Clamd
+from maintenance.clamav.databases import CANARY, Snapshot
+from maintenance.errors import EngineError
+from maintenance.programs import Child, How, Limits
+from maintenance.text import show
+
+LOADING = 600.0  # seconds that loading all definitions may take on a slow host
+_BLAME = re.compile(r"(?:error loading database|Can't load|Malformed database|loading"
+                    r" database) \S*?/?([^/\s]+\.[a-z0-9]+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ScanOptions:
+    """What decides how an image is scanned; part of a generation."""
+
+    max_file_size: int  # bytes
+    timeout: float  # seconds for one image
+
+    def text(self) -> str:
+        """Return the part of clamd.conf that can change a verdict."""
+        return clamd_conf.write({
+            "MaxFileSize": self.max_file_size,
+            "MaxScanSize": max(self.max_file_size, 400 * 2**20),
+            "StreamMaxLength": self.max_file_size,
+            "PCREMaxFileSize": self.max_file_size,
+            "MaxScanTime": int(self.timeout * 1000),
+            "AlertExceedsMax": "yes",
+            "DetectPUA": "no",
+        })
+
+
+@contextmanager
+def private_engine(databases: Path, content: Snapshot, options: ScanOptions
+                   ) -> Iterator[Clamd]:
+    """Start a clamd on a snapshot of ``databases``, proven by a canary of its own.
+
+    Raises EngineError when it does not load, naming the file at fault where
+    clamd does. However we end, the process and its files go too.
+    """
+    # In the temporary directory, because AppArmor confines clamd to that and to
+    # the system's own directories.
+    home = Path(tempfile.mkdtemp(prefix="imagewarden-engine-"))
+    try:
+        canary = Canary.hatch(content)
+        _furnish(home, databases, content, options, canary)
+        with tempfile.TemporaryFile() as output:
+            child = Child(["clamd", "--config-file", str(home / "clamd.conf")],
+                          How(limits=Limits(), stop=signal.SIGTERM, grace=3.0, remove=home), output)
+            with child:
+                clamd = Clamd(str(home / "clamd.sock"))
+                _await(clamd, child, output)
+                if not canary.found_by(clamd):
+                    raise EngineError("our clamd does not find its canary: it is not trusted")
+                yield clamd
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _furnish(home: Path, databases: Path, content: Snapshot, options: ScanOptions,
+             canary: Canary) -> None:
+    (home / "databases").mkdir()
+    (home / "tmp").mkdir()
+    for one in content.databases:
+        (home / "databases" / one.file).symlink_to(databases.resolve() / one.file)
+    (home / "databases" / CANARY).write_text(canary.line, encoding="ascii")
+    cores = os.cpu_count() or 1
+    own = clamd_conf.write({
+        "Foreground": "yes",
+        "LocalSocket": str(home / "clamd.sock"),
+        "LocalSocketMode": "600",
+        "DatabaseDirectory": str(home / "databases"),
+        "TemporaryDirectory": str(home / "tmp"),
+        "MaxThreads": max(2, cores),
+        "MaxQueue": 200,
+        "SelfCheck": 0,  # a run keeps the definitions it began with
+        "ConcurrentDatabaseReload": "no",
+        "ExitOnOOM": "yes",
+    })
+    (home / "clamd.conf").write_text(own + options.text(), encoding="utf-8")
+
+
+def _await(clamd: Clamd, child: Child, output: IO[bytes]) -> None:
+    deadline = time.monotonic() + LOADING
+    while not clamd.answers():
+        if child.ended:
+            raise EngineError(f"clamd does not start: {_why(output)}")
+        if time.monotonic() > deadline:
+            raise EngineError(f"clamd did not load its databases within {LOADING:g} s")
+        time.sleep(0.02)
+
+
+def _why(output: IO[bytes]) -> str:
+    output.seek(0)
+    text = output.read().decode("utf-8", "backslashreplace")
+    blamed = _BLAME.findall(text)
+    if blamed:
+        return f"it cannot load {show(blamed[0])}; repair or remove that file"
+    errors = [line for line in text.splitlines() if "rror" in line]
+    return show(errors[-1]) if errors else "it said nothing"

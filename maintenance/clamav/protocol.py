@@ -1,0 +1,43 @@
+"""What clamd says, and what it means.
+
+Source of the protocol: clamd(8). A reply to a scan is ``NAME: OK``,
+``NAME: SIGNATURE FOUND`` or ``... ERROR``; inside IDSESSION every reply starts
+with the request's number and a colon.
+"""
+
+import re
+
+from maintenance.verdict import CLEAN, Answer, infected, unknown
+
+CHUNK = 64 * 2**10  # bytes of one INSTREAM chunk
+LIMITS = "Heuristics.Limits.Exceeded"
+STREAM_LIMIT = "INSTREAM size limit exceeded. ERROR"
+_NUMBERED = re.compile(r"(\d+): (.*)", re.DOTALL)
+# The name is one that clamd makes up (`fd[12]`, `stream`): ours never travel.
+# With ExtendedDetectionInfo, as on Debian, a signature carries the file's MD5 and size.
+_EXTENDED = re.compile(r"\([0-9a-f]{32,64}:\d+\)$")
+_NAMED = re.compile(r"(?:fd\[\d+\]|stream|instream\([^)]*\)): (.*)", re.DOTALL)
+
+
+def numbered(reply: str) -> tuple[int, str] | None:
+    """Split a reply inside IDSESSION; None when it carries no number."""
+    match = _NUMBERED.fullmatch(reply)
+    return None if match is None else (int(match[1]), match[2])
+
+
+def answer(reply: str) -> Answer:
+    """Read the reply to one scan. What is not exactly OK or FOUND is unknown."""
+    if reply == STREAM_LIMIT:
+        return unknown("larger than clamd's StreamMaxLength")
+    match = _NAMED.fullmatch(reply)
+    if match is None:
+        return unknown(f"clamd: {reply}")
+    result = match[1]
+    if result == "OK":
+        return CLEAN
+    signature = result.removesuffix(" FOUND")
+    if signature == result:
+        return unknown(f"clamd: {result}")
+    if signature.startswith(LIMITS):
+        return unknown(f"a limit of clamd was reached: {signature}")
+    return infected(_EXTENDED.sub("", signature))

@@ -1,0 +1,116 @@
+"""The clamd that the system runs: whether to use it, and what it really scans."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from maintenance.clamav import clamd_conf
+from maintenance.clamav.canary import Canary
+from maintenance.clamav.clamd_conf import ClamdConf
+from maintenance.clamav.connection import Clamd, pid_of
+from maintenance.clamav.databases import Snapshot
+from maintenance.errors import EngineError
+
+RELOADING = 15.0  # seconds for a reload of little; besides, for every 2 MB of databases, one
+_ENABLED = ("/etc/systemd/system/multi-user.target.wants/clamav-daemon.service",
+            "/etc/systemd/system/sockets.target.wants/clamav-daemon.socket")
+
+
+def fits(socket: str, max_file_size: int) -> bool:
+    """Tell whether ``auto`` means the system's clamd, by what is installed.
+
+    It must serve our socket, be enabled, alert on limits, and scan files as
+    large as we want scanned.
+    """
+    conf = clamd_conf.read(clamd_conf.SYSTEM)
+    enabled = any(Path(one).is_symlink() for one in _ENABLED) or any(
+        Path("/etc/rc2.d").glob("S*clamav-daemon"))
+    return bool(conf and enabled and _same(conf.socket, socket) and conf.alerts_on_limits
+                and conf.covers(max_file_size))
+
+
+def _same(one: str, other: str) -> bool:
+    return bool(one) and Path(one).resolve() == Path(other).resolve()
+
+
+@dataclass(frozen=True, slots=True)
+class SystemEngine:
+    """A clamd that serves others too, and may reload at any moment."""
+
+    clamd: Clamd
+    conf: ClamdConf | None  # None: nobody knows what its limits are
+
+    @property
+    def hides_limits(self) -> bool:
+        """Tell whether it calls clean what it did not scan."""
+        return self.conf is None or not self.conf.alerts_on_limits
+
+    @property
+    def largest(self) -> int | None:
+        """Return the size from which on its word counts for nothing; None: no such size."""
+        if not self.hides_limits:
+            return None
+        conf = self.conf or ClamdConf({"MaxFileSize": "25M", "MaxScanSize": "100M"})
+        limits = [size for size in (conf.size("MaxFileSize"), conf.size("MaxScanSize")) if size]
+        return min(limits, default=None)
+
+    def proven(self, canary: Canary | None, content: Snapshot) -> bool:
+        """Tell whether it has loaded exactly ``content``, by canary and VERSION."""
+        return (canary is not None and canary.stands_for(content)
+                and self._version_matches(content) and canary.found_by(self.clamd))
+
+    def prove_reload(self, canary: Canary, content: Snapshot) -> bool:
+        """Have it reload and wait until it finds ``canary``; raises EngineError.
+
+        RELOADING is only an acknowledgement: a reload that fails shows nowhere
+        but in clamd's log, and the old engine stays.
+        """
+        self.clamd.ask("RELOAD")
+        size = sum(stamp[2] for stamp in content.stamps)
+        deadline = time.monotonic() + RELOADING + size / (2 * 2**20)
+        for pause in _pauses():
+            if canary.found_by(self.clamd) and self._version_matches(content):
+                return True
+            if time.monotonic() + pause > deadline:
+                break
+            time.sleep(pause)
+        return False
+
+    def _version_matches(self, content: Snapshot) -> bool:
+        daily = content.version_of("daily")
+        said = self.clamd.version().split("/")
+        return daily is None or len(said) < 2 or said[1] == str(daily)
+
+
+def _pauses() -> Iterator[float]:
+    pause = 0.05
+    while True:
+        yield pause
+        pause = min(1.0, pause * 1.5)
+
+
+def connect(socket: str) -> SystemEngine:
+    """Return the clamd at ``socket``; raises EngineError when it does not answer in 5 s."""
+    clamd = Clamd(socket)
+    clamd.version()
+    return SystemEngine(clamd, _conf_of(clamd))
+
+
+def _conf_of(clamd: Clamd) -> ClamdConf | None:
+    """Find the configuration of whatever listens there: the process itself knows."""
+    path = clamd_conf.SYSTEM
+    if clamd.local:
+        try:
+            with clamd.connect(5.0) as link:
+                words = Path(f"/proc/{pid_of(link)}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            words = []
+        for at, word in enumerate(words):
+            if word in {b"-c", b"--config-file"} and at + 1 < len(words):
+                path = Path(words[at + 1].decode("utf-8", "surrogateescape"))
+            elif word.startswith(b"--config-file="):
+                path = Path(word.partition(b"=")[2].decode("utf-8", "surrogateescape"))
+    conf = clamd_conf.read(path)
+    guessed = path == clamd_conf.SYSTEM and clamd.local
+    return None if conf and guessed and not _same(conf.socket, clamd.address) else conf

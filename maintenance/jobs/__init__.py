@@ -1,0 +1,1 @@
+"""What each script does: one module per job."""

@@ -1,0 +1,62 @@
+"""What an update of the definitions came to."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from maintenance.errors import Exit
+from maintenance.shell.job import worst
+from maintenance.times import iso
+
+Fetched = Literal["changed", "unchanged", "cool-down", "daemon", "failed"]
+
+
+@dataclass(slots=True)
+class Freshclam:
+    """freshclam's part: ``status`` is its own, None when it did not run."""
+
+    outcome: Fetched = "failed"
+    status: int | None = None
+    until: float | None = None  # epoch; the end of a cool-down
+    last_lines: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class DefinitionsReport:
+    """The result of update-definitions, filled in while it works."""
+
+    changed: bool = False
+    generation: int | None = None
+    databases: list[dict[str, object]] = field(default_factory=list)
+    freshclam: Freshclam = field(default_factory=Freshclam)
+    engine: Literal["reloaded", "unproven", "none"] = "none"
+    rescan: str | Mapping[str, object] = "off"
+    rescan_status: Exit = Exit.DONE  # of one that was waited for
+
+    def status(self) -> Exit:
+        """Return the status of the rescan that was waited for; troubles come on top."""
+        return worst([self.rescan_status])
+
+    def members(self) -> dict[str, object]:
+        """Return the job's part of its JSON result."""
+        fetched = self.freshclam
+        return {"changed": self.changed, "generation": self.generation,
+                "databases": self.databases,
+                "freshclam": {"outcome": fetched.outcome, "status": fetched.status,
+                              "until": iso(fetched.until), "last_lines": fetched.last_lines},
+                "engine": self.engine, "rescan": self.rescan}
+
+    def summary(self) -> Iterator[str]:
+        """Yield what an admin wants to know first."""
+        yield f"freshclam: {self.freshclam.outcome}" + (
+            f" until {iso(self.freshclam.until)}" if self.freshclam.until else "")
+        for one in self.databases:
+            before = f"{one['from']} -> " if one["from"] not in {None, one["to"]} else ""
+            version = "" if one["to"] is None else f" version {before}{one['to']}"
+            yield f"{one['name']}:{version} {one['signatures']} signatures"
+        yield (f"generation {self.generation}{' (new)' if self.changed else ''},"
+               f" engine {self.engine}")
+        if isinstance(self.rescan, str):
+            yield f"rescan: {self.rescan}"
+        else:
+            yield f"rescan: {self.rescan.get('outcome')}, status {int(self.rescan_status)}"

@@ -1,0 +1,55 @@
+"""A proven engine for one generation, of whichever kind the host has."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from maintenance.clamav import databases, system
+from maintenance.clamav.canary import Canary
+from maintenance.clamav.connection import Clamd
+from maintenance.clamav.private import private_engine
+from maintenance.clamav.session import MOST
+from maintenance.errors import EngineError
+from maintenance.jobs.generation import Definitions, scan_options, uses_system_engine
+from maintenance.settings import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What scans, and how far it may be believed."""
+
+    clamd: Clamd
+    in_flight: int
+    largest: int | None  # from this size on its "clean" counts for nothing; None: no such size
+    hides_limits: bool
+    still_proven: Callable[[], bool]  # that it scans with the generation it began with
+
+
+@contextmanager
+def proven_engine(config: Config, definitions: Definitions) -> Iterator[Engine]:
+    """Yield an engine that has loaded exactly ``definitions``; raises EngineError."""
+    if uses_system_engine(config):
+        yield _system(config, definitions)
+        return
+    with private_engine(definitions.directory, definitions.content,
+                        scan_options(config)) as clamd:
+        if databases.stamps(definitions.directory) != definitions.content.stamps:
+            raise EngineError("the definitions changed while our clamd loaded them; run it again")
+        yield Engine(clamd, config.rescan.in_flight or MOST, None, False, lambda: True)
+
+
+def _system(config: Config, definitions: Definitions) -> Engine:
+    engine = system.connect(config.clamav.socket)
+    if not engine.clamd.local:
+        raise EngineError("a rescan needs a local clamd (a Unix socket); tcp:// is for uploads")
+    canary = Canary.read(definitions.directory)
+
+    def proven() -> bool:
+        return engine.proven(canary, definitions.content)
+
+    if not proven():
+        raise EngineError(f"clamd at {config.clamav.socket} is not proven to have loaded the"
+                          " definitions on disk; run update-definitions")
+    return Engine(engine.clamd, config.rescan.in_flight or os.cpu_count() or 1, engine.largest,
+                  engine.hides_limits, proven)

@@ -1,0 +1,85 @@
+"""Which definitions are on disk right now, and which generation that makes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from maintenance.clamav import databases, system
+from maintenance.clamav.connection import Clamd
+from maintenance.clamav.databases import Database, Snapshot
+from maintenance.clamav.private import ScanOptions
+from maintenance.errors import ToolError
+from maintenance.ledger.generations import Generation
+from maintenance.ledger.ledger import Ledger
+from maintenance.programs import find, run
+from maintenance.settings import Config
+from maintenance.text import show
+from maintenance.times import iso
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """The databases as read from disk, and what would scan with them."""
+
+    directory: Path
+    content: Snapshot
+    engine: str  # such as "private ClamAV 1.4.6"
+    fingerprint: str
+
+    def facts(self) -> Sequence[Mapping[str, object]]:
+        """Return the databases as the ledger keeps them, one for each name."""
+        newest: dict[str, Database] = {}
+        for one in self.content.databases:
+            other = newest.get(one.name)
+            if other is None or (one.version or 0) >= (other.version or 0):
+                newest[one.name] = one
+        return [{"name": show(one.name), "version": one.version, "signatures": one.signatures,
+                 "built": iso(one.built), "sha256": one.sha256} for one in newest.values()]
+
+    def met(self, ledger: Ledger, *, confirmed: bool = False) -> Generation:
+        """Return their generation; ``confirmed``: freshclam says they are the newest."""
+        return ledger.generations.met(self.fingerprint, self.engine, self.facts(), confirmed)
+
+
+def directory_of(config: Config) -> Path:
+    """Return the database directory."""
+    return databases.directory(config.clamav.databases, config.own_databases)
+
+
+def uses_system_engine(config: Config) -> bool:
+    """Tell which engine rescans: decided by what is installed, not by one run's luck."""
+    if config.clamav.engine == "auto":
+        return system.fits(config.clamav.socket, config.clamav.max_file_size)
+    return config.clamav.engine == "system"
+
+
+def scan_options(config: Config) -> ScanOptions:
+    """Return what decides how our own engine scans."""
+    return ScanOptions(config.clamav.max_file_size, config.clamav.timeout)
+
+
+def on_disk(config: Config) -> Definitions:
+    """Read the definitions; raises ToolError when there are none or they are damaged."""
+    directory = directory_of(config)
+    content = databases.snapshot(directory)
+    if not content.databases:
+        raise ToolError(f"no definitions in {show(directory)} yet: run update-definitions")
+    of_system = uses_system_engine(config)
+    engine = f"{'system' if of_system else 'private'} {engine_version(config)}"
+    options = "" if of_system else scan_options(config).text()
+    return Definitions(directory, content, engine, content.fingerprint(engine, options))
+
+
+def engine_version(config: Config) -> str:
+    """Return such as ``ClamAV 1.4.6``; raises ToolError or EngineError."""
+    if find("clamd") is None and uses_system_engine(config):
+        said = Clamd(config.clamav.socket).version()
+    else:
+        said = run(["clamd", "--version"]).tail().decode("utf-8", "replace")
+    return show(said.strip().partition("/")[0])
+
+
+def shown(facts: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Return the databases as results show them."""
+    return [{key: one[key] for key in ("name", "version", "signatures", "built")}
+            for one in facts]

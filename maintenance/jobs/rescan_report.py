@@ -1,0 +1,104 @@
+"""What a rescan found, as an admin and Zabbix read it."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+
+from maintenance.errors import Exit
+from maintenance.shell.job import worst
+
+LISTED = 1000  # entries of a list; its total stays exact
+
+
+@dataclass(slots=True)
+class StoreResult:
+    """One store; ``full``, ``delta`` and ``current``: how images were brought up to date."""
+
+    name: str | None
+    images: int = 0
+    full: int = 0
+    delta: int = 0
+    current: int = 0
+    clean: int = 0
+    infected: int = 0
+    unknown: int = 0
+    missing: int = 0
+    left: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Infected:
+    """An infected image, and what was done about it."""
+
+    store: str | None
+    path: str
+    signature: str
+    action: str = "reported"
+    ticket: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What could not be checked, and why."""
+
+    store: str | None
+    path: str
+    reason: str
+
+
+@dataclass(slots=True)
+class RescanReport:
+    """The result of a rescan, filled in while it works."""
+
+    stores: list[StoreResult] = field(default_factory=list)
+    infected: list[Infected] = field(default_factory=list)
+    infected_total: int = 0
+    undone: list[Undone] = field(default_factory=list)
+    undone_total: int = 0
+    generation: int | None = None
+    databases: list[dict[str, object]] = field(default_factory=list)
+    canary: bool | None = None
+    hidden_limits: bool = False
+    bytes: int = 0
+
+    def found(self, one: Infected) -> None:
+        """Count an infected image."""
+        self.infected_total += 1
+        if len(self.infected) < LISTED:
+            self.infected.append(one)
+
+    def left_undone(self, one: Undone) -> None:
+        """Count what could not be checked."""
+        self.undone_total += 1
+        if len(self.undone) < LISTED:
+            self.undone.append(one)
+
+    def status(self) -> Exit:
+        """Return 4 while an infected image is in the store, 3 when something was not checked."""
+        return worst([Exit.INFECTED] * bool(self.infected_total)
+                     + [Exit.INCOMPLETE] * bool(self.undone_total))
+
+    def members(self) -> dict[str, object]:
+        """Return the rescan's part of its JSON result."""
+        return {
+            "stores": [asdict(one) for one in self.stores],
+            "infected": [asdict(one) for one in self.infected],
+            "infected_total": self.infected_total,
+            "undone": [asdict(one) for one in self.undone], "undone_total": self.undone_total,
+            "definitions": {"generation": self.generation, "databases": self.databases},
+            "canary": self.canary, "bytes": self.bytes,
+            **({"limits": "hidden"} if self.hidden_limits else {})}
+
+    def summary(self) -> Iterator[str]:
+        """Yield what an admin wants to know first."""
+        for one in self.stores:
+            yield (f"{one.name or 'given paths'}: {one.images} images, {one.full} scanned,"
+                   f" {one.current} already current; {one.clean} clean, {one.infected} infected,"
+                   f" {one.unknown} unknown, {one.missing} missing, {one.left} left")
+        for bad in self.infected:
+            yield f"infected: {_place(bad)} ({bad.signature})"
+        for open_one in self.undone:
+            yield f"undone: {_place(open_one)} ({open_one.reason})"
+
+
+def _place(one: Infected | Undone) -> str:
+    return one.path if one.store is None else f"{one.store}: {one.path}"

@@ -1,0 +1,96 @@
+"""store-status: coverage, definitions and last runs at a glance."""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from tabulate import tabulate
+
+from maintenance.errors import Exit, UsageError
+from maintenance.ledger.generations import Generation
+from maintenance.ledger.images import Coverage
+from maintenance.shell.job import Context, Job
+from maintenance.text import show
+from maintenance.times import iso
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """What the ledger knows."""
+
+    stores: Sequence[Mapping[str, object]]
+    definitions: Mapping[str, object]
+    jobs: Sequence[Mapping[str, object]]
+    outbox: Mapping[str, object]
+    upload: Mapping[str, object]
+
+    def status(self) -> Exit:
+        """Return 0: what is shown is no failure of showing it."""
+        return Exit.DONE
+
+    def members(self) -> dict[str, object]:
+        """Return the whole state."""
+        return {"stores": self.stores, "definitions": self.definitions, "jobs": self.jobs,
+                "outbox": self.outbox, "upload": self.upload}
+
+    def summary(self) -> Iterator[str]:
+        """Yield three tables."""
+        yield _table(self.stores, ("name", "images", "clean_current", "clean_older", "unknown",
+                                   "infected", "never", "oldest_check"))
+        databases = self.definitions["databases"]
+        yield f"\ndefinitions: generation {self.definitions['generation'] or 'none yet'}"
+        if isinstance(databases, list) and databases:
+            yield _table(databases, ("name", "version", "signatures", "built", "checked"))
+        if self.jobs:
+            yield "\nlast runs:"
+            yield _table(self.jobs, ("job", "outcome", "finished", "last_success"))
+
+
+def store_status(context: Context) -> StatusReport:
+    """Read the ledger and nothing else."""
+    ledger = context.ledger
+    generation = ledger.generations.current()
+    name = context.options.store
+    stores = [store for store in context.config.store if name in {None, store.name}]
+    if not stores:
+        raise UsageError(f"--store {show(name)}: no such store")
+    waiting, set_aside, oldest = ledger.outbox_state()
+    number = generation.number if generation else None
+    return StatusReport(
+        [_store(store.name, ledger.images(store.name).coverage(number)) for store in stores],
+        _definitions(generation),
+        [{"job": run.job, "outcome": run.outcome, "finished": iso(run.finished),
+          "last_success": iso(run.last_success)} for run in ledger.last_runs()],
+        {"waiting": waiting, "set_aside": set_aside, "oldest": iso(oldest)},
+        {"enabled": context.config.upload.enabled})
+
+
+def _store(name: str, known: Coverage) -> dict[str, object]:
+    return {"name": name, "images": known.images, "clean_current": known.clean_current,
+            "clean_older": known.clean_older, "oldest_check": iso(known.oldest_check),
+            "unknown": known.unknown, "infected": known.infected, "never": known.never,
+            "missing": known.missing, "bytes": known.bytes, "bytes_saved": known.bytes_saved}
+
+
+def _definitions(generation: Generation | None) -> dict[str, object]:
+    if generation is None:
+        return {"generation": None, "databases": []}
+    checked = iso(generation.checked)
+    return {"generation": generation.number, "databases": [
+        {"name": one["name"], "version": one["version"], "signatures": one["signatures"],
+         "built": one["built"], "checked": checked} for one in generation.databases]}
+
+
+def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
+    heads = [column.replace("_", " ") for column in columns]
+    return tabulate([[row[column] for column in columns] for row in rows], heads,
+                    disable_numparse=True, missingval="-")
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", metavar="NAME", help="only this store")
+
+
+JOB = Job(script="store-status", name="store-status", run=store_status, options=_options,
+          sections=("store",), records=False,
+          purpose="Show how many images are checked against which definitions.")

@@ -1,0 +1,1 @@
+"""The ledger: everything the jobs remember, in one SQLite file."""

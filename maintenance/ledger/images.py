@@ -1,0 +1,238 @@
+"""What the ledger knows about the images of one store."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from maintenance.ledger.database import reading
+from maintenance.ledger.schema import images, missing
+from maintenance.verdict import Answer, Verdict
+
+PAGE = 1000
+DAY = 86400.0
+STAMP = ("inode", "size", "mtime_ns", "ctime_ns")
+_INSERT = insert(images)
+_EXCLUDED = _INSERT.excluded  # the values an upsert came with
+_FORGET = {name: None for name in ("verdict", "signature", "reason", "generation", "checked",
+                                   "full_checked")}
+
+Stamp = tuple[int, int, int, int]  # as STAMP
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """One image as last seen; ``verdict`` None means it was never checked."""
+
+    key: bytes
+    stamp: Stamp
+    verdict: Verdict | None
+    signature: str | None
+    reason: str | None
+    generation: int | None
+    checked: float | None  # epoch seconds
+    missing: bool
+
+    @property
+    def path(self) -> bytes:
+        """Return the path relative to the store."""
+        return self.key.replace(b"\0", b"/")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a walk met: its identity, and whether that is new to the ledger."""
+
+    key: bytes
+    stamp: Stamp
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What makes an image due in one run."""
+
+    generation: int
+    started: float  # epoch seconds: what was asked since is not asked again
+    full: bool = False  # everything, current or not
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """A store's images by what is known of them; the first is the sum of the next five."""
+
+    images: int
+    clean_current: int
+    clean_older: int
+    unknown: int
+    infected: int
+    never: int
+    missing: int
+    oldest_check: float | None  # epoch seconds
+    bytes: int
+    bytes_saved: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An image as it was when opened, and what the engine said of it."""
+
+    key: bytes
+    stamp: Stamp
+    answer: Answer
+
+
+class Images:
+    """The images of one store. Every method is its own short transaction."""
+
+    def __init__(self, engine: sa.Engine, store: str) -> None:
+        self._engine = engine
+        self._store = store
+        self._mine = images.c.store == store
+
+    def in_order(self) -> Iterator[ImageRow]:
+        """Yield every row in the order of the walk, a page at a time."""
+        yield from self._pages(self._mine, lambda row: (row.key,), (images.c.key,))
+
+    def due(self, need: Need) -> Iterator[ImageRow]:
+        """Yield what is due, page by page: never checked first, then the oldest check.
+
+        What is booked meanwhile does not come up again.
+        """
+        here = self._mine & images.c.missing_since.is_(None)
+        yield from self._pages(here & images.c.checked.is_(None), lambda row: (row.key,),
+                               (images.c.key,))
+        yield from self._pages(here & _again(need), lambda row: (row.checked, row.key),
+                               (images.c.checked, images.c.key))
+
+    def _pages(self, where: sa.ColumnElement[bool], position: Callable[[ImageRow], Sequence[object]],
+               order: Sequence[sa.ColumnElement[Any]]) -> Iterator[ImageRow]:
+        further: sa.ColumnElement[bool] = sa.true()
+        while True:
+            page = self._rows(where, further, order=order, limit=PAGE)
+            yield from page
+            if len(page) < PAGE:
+                return
+            further = sa.tuple_(*order) > sa.tuple_(*map(sa.literal, position(page[-1])))
+
+    def count_due(self, need: Need) -> int:
+        """Return how many rows are due."""
+        return self.count(self._due(need))
+
+    def _due(self, need: Need) -> sa.ColumnElement[bool]:
+        return images.c.missing_since.is_(None) & (images.c.checked.is_(None) | _again(need))
+
+    def with_verdict(self, verdict: Verdict, limit: int) -> Sequence[ImageRow]:
+        """Return images in the store that have ``verdict``, in the order of paths."""
+        return self._rows(self._mine, images.c.verdict == verdict.value,
+                          images.c.missing_since.is_(None), order=(images.c.key,), limit=limit)
+
+    def find(self, key: bytes) -> ImageRow | None:
+        """Return one row."""
+        return next(iter(self._rows(self._mine, images.c.key == key, order=(), limit=1)), None)
+
+    def coverage(self, generation: int | None) -> Coverage:
+        """Count the images of the store by what is known of them, in one pass."""
+        here = images.c.missing_since.is_(None)
+        clean = here & (images.c.verdict == "clean")
+        current = images.c.generation == generation
+        counts = [sa.func.count().filter(one) for one in (
+            here, clean & current, clean & (images.c.generation.is_distinct_from(generation)),
+            here & (images.c.verdict == "unknown"), here & (images.c.verdict == "infected"),
+            here & images.c.verdict.is_(None), ~here)]
+        query = sa.select(*counts, sa.func.min(images.c.checked).filter(here),
+                          sa.func.coalesce(sa.func.sum(images.c.size).filter(here), 0),
+                          sa.func.coalesce(sa.func.sum(images.c.bytes_saved).filter(here), 0)
+                          ).select_from(images).where(self._mine)
+        with reading(self._engine) as connection:
+            return Coverage(*connection.execute(query).one())
+
+    def record_seen(self, seen: Sequence[Seen]) -> None:
+        """Write what a walk met; a changed image forgets its verdict."""
+        fresh = {name: _EXCLUDED[name] for name in (*STAMP, "missing_since")}
+        for changed, values in ((False, fresh), (True, {**fresh, **_FORGET})):
+            part = [{**_stamped(one.stamp), "store": self._store, "key": one.key,
+                     "missing_since": None} for one in seen if one.changed is changed]
+            if part:
+                with self._engine.begin() as connection:
+                    connection.execute(
+                        _INSERT.on_conflict_do_update(index_elements=["store", "key"],
+                                                      set_=values), part)
+
+    def record_answers(self, answers: Iterable[Asked], generation: int) -> None:
+        """Book verdicts of full scans under ``generation``, in one transaction."""
+        now = time.time()
+        rows = [{**_stamped(one.stamp), "store": self._store, "key": one.key,
+                 "verdict": one.answer.verdict.value, "signature": one.answer.signature,
+                 "reason": one.answer.reason, "generation": generation, "checked": now,
+                 "full_checked": now, "missing_since": None} for one in answers]
+        if rows:
+            values = {name: _EXCLUDED[name] for name in (*STAMP, *_FORGET, "missing_since")}
+            with self._engine.begin() as connection:
+                connection.execute(_INSERT.on_conflict_do_update(
+                    index_elements=["store", "key"], set_=values), rows)
+
+    def vanished(self, keys: Sequence[bytes]) -> None:
+        """Mark images that went between the walk and their scan."""
+        self._update(keys, missing_since=time.time())
+
+    def _update(self, keys: Sequence[bytes], **values: object) -> None:
+        if keys:
+            with self._engine.begin() as connection:
+                connection.execute(
+                    sa.update(images).where(self._mine, images.c.key == sa.bindparam("k"))
+                    .values(**values), [{"k": key} for key in keys])
+
+    def note_missing(self, keys: Sequence[bytes]) -> None:
+        """Remember what this walk did not meet, for ``settle_missing``."""
+        if keys:
+            with self._engine.begin() as connection:
+                connection.execute(insert(missing).on_conflict_do_nothing(),
+                                   [{"store": self._store, "key": key} for key in keys])
+
+    def forget_missing(self) -> None:
+        """Drop the notes of a walk that is not to be believed, or that died."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(missing).where(missing.c.store == self._store))
+
+    def settle_missing(self) -> None:
+        """Mark what the walk did not meet; drop what was missing for a day already."""
+        now = time.time()
+        noted = sa.select(missing.c.key).where(missing.c.store == self._store)
+        here = self._mine & images.c.key.in_(noted)
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(images).where(here, images.c.missing_since <= now - DAY))
+            connection.execute(sa.update(images).where(here, images.c.missing_since.is_(None))
+                               .values(missing_since=now))
+            connection.execute(sa.delete(missing).where(missing.c.store == self._store))
+
+    def count(self, *conditions: sa.ColumnElement[bool]) -> int:
+        """Return how many rows of this store meet all ``conditions``."""
+        query = sa.select(sa.func.count()).select_from(images).where(self._mine, *conditions)
+        with reading(self._engine) as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def _rows(self, *where: sa.ColumnElement[bool], order: Sequence[sa.ColumnElement[object]],
+              limit: int) -> Sequence[ImageRow]:
+        query = sa.select(images).where(*where).order_by(*order).limit(limit)
+        with reading(self._engine) as connection:
+            return [_row(row) for row in connection.execute(query)]
+
+
+def _again(need: Need) -> sa.ColumnElement[bool]:
+    stale = (images.c.verdict == "unknown") | (images.c.generation != need.generation)
+    asked = images.c.checked < need.started
+    return asked if need.full else asked & stale
+
+
+def _row(row: sa.Row[tuple[object, ...]]) -> ImageRow:
+    verdict = None if row.verdict is None else Verdict(row.verdict)
+    return ImageRow(row.key, (row.inode, row.size, row.mtime_ns, row.ctime_ns), verdict,
+                    row.signature, row.reason, row.generation, row.checked, row.missing_since is not None)
+
+
+def _stamped(stamp: Stamp) -> dict[str, int]:
+    return dict(zip(STAMP, stamp, strict=True))

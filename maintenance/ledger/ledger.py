@@ -1,0 +1,116 @@
+"""Everything the jobs remember: images, generations, runs, outbox."""
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import sqlalchemy as sa
+
+from maintenance.ledger.database import connect, reading
+from maintenance.ledger.generations import Generations
+from maintenance.ledger.images import Images
+from maintenance.ledger.schema import outbox, runs, undone
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """The last run of a job; times are epoch seconds."""
+
+    job: str
+    outcome: str
+    finished: float
+    last_success: float | None
+
+
+class Ledger:
+    """One open ledger; ``rebuilt`` says so when a damaged one was moved aside."""
+
+    def __init__(self, engine: sa.Engine, rebuilt: str | None = None) -> None:
+        self._engine = engine
+        self.rebuilt = rebuilt
+        self.generations = Generations(engine)
+
+    @classmethod
+    def open(cls, state: Path) -> Self:
+        """Open, or begin, the ledger under ``state``; see ``database.connect``."""
+        return cls(*connect(state))
+
+    def __enter__(self) -> Self:
+        """Return the ledger itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the ledger."""
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def images(self, store: str) -> Images:
+        """Return the images of ``store``."""
+        return Images(self._engine, store)
+
+    def record_run(self, job: str, started: float, finished: float, outcome: str, status: int,
+                   result: Mapping[str, object], send: bool, generation: int | None = None) -> None:
+        """Record a finished run and, when ``send``, queue its result for Zabbix.
+
+        One transaction: a run is never known without being queued.
+        """
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(runs).values(
+                job=job, started=started, finished=finished, outcome=outcome, status=status,
+                generation=generation, result=dict(result)))
+            if send:
+                value = json.dumps(result, ensure_ascii=False)
+                connection.execute(sa.insert(outbox).values(
+                    key=f"imagewarden.run[{job}]", clock=finished, value=value))
+
+    def last_rescan(self) -> int | None:
+        """Return the generation of the last rescan that went over every store."""
+        query = sa.select(runs.c.generation).where(
+            runs.c.job == "rescan", runs.c.generation.is_not(None)).order_by(
+            runs.c.number.desc()).limit(1)
+        with reading(self._engine) as connection:
+            found = connection.execute(query).scalar()
+        return None if found is None else int(found)
+
+    def last_runs(self) -> Sequence[RunRow]:
+        """Return the last run of every job that ever ran, by name."""
+        good = sa.case((runs.c.status.in_((0, 3, 4)), runs.c.finished))
+        newest = sa.select(runs.c.job, sa.func.max(runs.c.number).label("number"),
+                           sa.func.max(good).label("success")).group_by(runs.c.job).subquery()
+        query = sa.select(runs.c.job, runs.c.outcome, runs.c.finished, newest.c.success).join(
+            newest, runs.c.number == newest.c.number).order_by(runs.c.job)
+        with reading(self._engine) as connection:
+            return [RunRow(*row) for row in connection.execute(query)]
+
+    def last_memory(self) -> int | None:
+        """Return the bytes the last private engine of a rescan took, if known."""
+        query = sa.select(runs.c.result).where(runs.c.job == "rescan").order_by(
+            runs.c.number.desc()).limit(20)
+        with reading(self._engine) as connection:
+            sizes = [row[0].get("engine_memory") for row in connection.execute(query)]
+        return next((size for size in sizes if size), None)
+
+    def replace_undone(self, job: str, store: str, rows: Iterable[tuple[bytes, str]]) -> None:
+        """Make ``rows`` (key, reason) the whole of what ``job`` left undone in ``store``."""
+        now = time.time()
+        values = [{"job": job, "store": store, "key": key, "reason": reason, "since": now}
+                  for key, reason in dict(rows).items()]
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(undone).where(undone.c.job == job, undone.c.store == store))
+            if values:
+                connection.execute(sa.insert(undone), values)
+
+    def outbox_state(self) -> tuple[int, int, float | None]:
+        """Return how many results wait, how many are set aside, and the oldest's time."""
+        waiting = outbox.c.set_aside.is_(None)
+        query = sa.select(sa.func.count().filter(waiting), sa.func.count().filter(~waiting),
+                          sa.func.min(outbox.c.clock).filter(waiting)).select_from(outbox)
+        with reading(self._engine) as connection:
+            row = connection.execute(query).one()
+        return int(row[0]), int(row[1]), row[2]

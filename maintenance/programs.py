@@ -1,0 +1,149 @@
+"""Running other people's programs: the one way this toolkit does it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Self
+
+from maintenance.errors import ToolError
+from maintenance.text import show
+
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
+TAIL = 16384  # bytes of a program's output worth keeping
+# Read once, at import: after dropping privileges our own files may be out of reach.
+_KEEPER = Path(__file__).with_name("keeper.py").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whom a child runs as; only root can ask for another than itself."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a program may take; None: no limit of ours."""
+
+    seconds: float = 60.0
+    memory: int | None = None  # bytes of address space
+    output: int | None = None  # bytes of the largest file it may write
+
+    def rlimits(self) -> list[tuple[str, int]]:
+        """Return the limits as (RLIMIT name, value)."""
+        asked = {"RLIMIT_AS": self.memory, "RLIMIT_FSIZE": self.output, "RLIMIT_CORE": 0}
+        return [(name, value) for name, value in asked.items() if value is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """The circumstances of a child."""
+
+    limits: Limits = field(default_factory=Limits)
+    account: Account | None = None
+    stop: signal.Signals = signal.SIGTERM  # asks it politely; SIGKILL follows
+    grace: float = 5.0  # seconds between the two
+    environment: Mapping[str, str] = field(default_factory=dict)  # besides ENVIRONMENT
+    remove: Path | None = None  # a directory of the child's own, deleted after it
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A program that ended; status 128+n: by signal n."""
+
+    status: int
+    output: IO[bytes]  # stdout and stderr together; read it when that is safe
+
+    def tail(self) -> bytes:
+        """Return the last ``TAIL`` bytes of the output."""
+        size = self.output.seek(0, os.SEEK_END)
+        self.output.seek(max(0, size - TAIL))
+        return self.output.read()
+
+
+def find(program: str) -> str | None:
+    """Return the absolute path of ``program``; never one from the caller's PATH."""
+    return shutil.which(program, path=PATH)
+
+
+class Child:
+    """A running program that ends with us, also when we are killed."""
+
+    def __init__(self, argv: Sequence[str], how: How, output: IO[bytes]) -> None:
+        """Start ``argv``; raises ToolError when the program is not installed."""
+        program = find(argv[0])
+        if program is None:
+            raise ToolError(f"{show(argv[0])} is not installed (looked in {PATH})")
+        lifeline, self._life = os.pipe()
+        order = {"lifeline": lifeline, "stop": how.stop, "grace": how.grace,
+                 "limits": how.limits.rlimits(), "argv": [program, *argv[1:]],
+                 "remove": None if how.remove is None else str(how.remove)}
+        account = how.account
+        self._grace = how.grace
+        try:
+            self._keeper = subprocess.Popen(
+                [os.path.realpath(sys.executable), "-ISc", _KEEPER, json.dumps(order)],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/",
+                env={**ENVIRONMENT, **how.environment}, pass_fds=(lifeline,),
+                start_new_session=True,
+                user=None if account is None else account.uid,
+                group=None if account is None else account.gid,
+                extra_groups=None if account is None else account.groups)
+        finally:
+            os.close(lifeline)
+
+    def __enter__(self) -> Self:
+        """Return the child itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the child."""
+        self.end()
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether it is gone."""
+        return self._keeper.poll() is not None
+
+    def wait(self, seconds: float) -> int:
+        """Return the status; raises subprocess.TimeoutExpired."""
+        return self._keeper.wait(seconds)
+
+    def end(self) -> None:
+        """Ask it to stop, and see to it that it did, with all it started."""
+        if self._life >= 0:
+            os.close(self._life)  # the keeper sees this as our end
+            self._life = -1
+        deadline = time.monotonic() + self._grace + 2
+        while not self.ended and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if not self.ended:
+            os.killpg(self._keeper.pid, signal.SIGKILL)
+            self._keeper.wait()
+
+
+def run(argv: Sequence[str], how: How | None = None) -> Ran:
+    """Run a program to its end.
+
+    Output goes to an unnamed file, not a pipe: a chatty child never blocks on
+    us. Raises ToolError when it is not installed or out of time.
+    """
+    how = how or How()
+    output = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller in Ran
+    with Child(argv, how, output) as child:
+        try:
+            return Ran(child.wait(how.limits.seconds), output)
+        except subprocess.TimeoutExpired:
+            raise ToolError(
+                f"{argv[0]}: no result after {how.limits.seconds:g} s") from None

@@ -1,0 +1,138 @@
+"""The shell common to all scripts: from the command line to the exit status."""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from maintenance import config as configuration
+from maintenance.errors import Busy, ConfigError, Exit, ImagewardenError
+from maintenance.programs import PATH, Account
+from maintenance.shell import account, logs, options, result, signals
+from maintenance.shell.job import Context, Job, Report
+from maintenance.shell.lock import only_one
+from maintenance.shell.progress import Progress
+
+
+def main(name: str, argv: Sequence[str] | None = None) -> int:
+    """Run the job in module ``maintenance.jobs.NAME`` and return the exit status."""
+    os.environ.update(PATH=PATH, LC_ALL="C.UTF-8")
+    os.umask(0o077)
+    job: Job = importlib.import_module(f"maintenance.jobs.{name}").JOB
+    chosen = options.parser(job).parse_intermixed_args(argv)
+    log = logs.start(job.script, _level(chosen), chosen.log_format)
+    signals.listen()
+    try:
+        context = _context(job, chosen, log)
+        return _run(job, context)
+    except ConfigError as error:
+        log.error("%s", error)
+        return error.status
+    except signals.Stopped as stopped:
+        return stopped.status
+
+
+def _context(job: Job, chosen: argparse.Namespace, log: logging.Logger) -> Context:
+    config = configuration.load(chosen.config, job.sections)
+    bars = sys.stderr.isatty() and not chosen.quiet and not chosen.json
+    script = Path(os.path.realpath(sys.argv[0]))
+    return Context(config, chosen, log, Progress(bars), script, chosen.config)
+
+
+def _level(chosen: argparse.Namespace) -> int:
+    if chosen.quiet:
+        return logging.ERROR
+    return logging.INFO if chosen.verbose else logging.WARNING
+
+
+def _run(job: Job, context: Context) -> int:
+    started, clock = time.time(), time.monotonic()
+    report = None
+    signalled = None
+    with ExitStack() as stack:
+        stack.callback(context.close)
+        try:
+            stack.enter_context(_ready(job, context, started))
+            report = job.run(context)
+        except signals.Stopped as stopped:
+            signalled = stopped.status
+            context.troubles.append(str(stopped))
+            context.log.warning("%s", stopped)
+        except Busy as busy:
+            return _busy(job, context, started, busy)
+        except ConfigError:
+            raise
+        except ImagewardenError as error:
+            context.trouble(str(error))
+        except Exception:  # noqa: BLE001 - a bug: the log gets the traceback, the admin one line
+            context.log.debug("unexpected error", exc_info=True)
+            context.trouble("unexpected error; the traceback is in the log (or run it with -v)")
+        report = report or context.report
+        ending = result.Ending.of(job, started, time.monotonic() - clock, report,
+                                  context.troubles, signalled)
+        return _leave(ending, context)
+
+
+@contextmanager
+def _ready(job: Job, context: Context, now: float) -> Iterator[None]:
+    """Take the log and the lock as the job's user, then become him for good."""
+    entry = configuration.job_user(context.config)
+    who = context.account = None if entry is None else account.account_of(entry)
+    if job.records:
+        _directories(context, who)
+    with ExitStack() as stack:
+        with account.acting_as(who):
+            if job.records and context.config.logs is not None:
+                logs.add_file(context.config.logs / f"{job.name}.log",
+                              context.options.log_format, context.options.verbose)
+            if job.records and job.locked(context.options):
+                stack.enter_context(only_one(lock_of(context, job.name), now))
+        if job.prepare is not None:
+            job.prepare(context)
+        account.become(who)
+        yield
+
+
+def lock_of(context: Context, name: str) -> Path:
+    """Return the lock of the job called ``name``."""
+    return context.config.state / "locks" / f"{name}.lock"
+
+
+def _directories(context: Context, who: Account | None) -> None:
+    account.ensure_directory(context.config.state, account.STATE_MODE, who)
+    account.ensure_directory(context.config.state / "locks", account.STATE_MODE, who)
+    if context.config.logs is not None:
+        account.ensure_directory(context.config.logs, account.LOGS_MODE, who)
+
+
+def _busy(job: Job, context: Context, started: float, busy: Busy) -> int:
+    if sys.stderr.isatty():
+        context.log.error("%s", busy)
+    if context.options.json:
+        ending = result.Ending(job, started, 0.0, Exit.BUSY, str(busy), None)
+        result.show_json(ending.members(result.host_name(context)))
+    return Exit.BUSY
+
+
+def _leave(ending: result.Ending, context: Context) -> int:
+    members = ending.members(result.host_name(context))
+    if ending.job.records and not getattr(context.options, "dry_run", False):
+        lost = result.record(ending, context, members)
+        if lost is not None and lost not in context.troubles:
+            context.log.error("%s", lost)
+            if ending.status < Exit.FAILED or ending.status in {Exit.INCOMPLETE, Exit.INFECTED}:
+                ending = replace(ending, status=int(Exit.FAILED), error=lost)
+                members = ending.members(result.host_name(context))
+    if context.options.json:
+        result.show_json(members)
+    elif ending.report is not None and (sys.stdout.isatty() or not ending.job.records):
+        for line in ending.report.summary():
+            sys.stdout.write(line + "\n")
+    context.log.info("%s, status %d, %.1f s", ending.outcome, ending.status, ending.seconds)
+    return ending.status

@@ -1,0 +1,31 @@
+"""A progress bar for people; nothing for cron."""
+
+import importlib
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Bars on stderr, when there is a terminal and somebody wants them."""
+
+    shown: bool = False
+
+    def __post_init__(self) -> None:
+        """Load the library now: later, as another user, its files may be out of reach."""
+        if self.shown:
+            importlib.import_module("tqdm")
+
+    def over(self, things: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        """Yield ``things`` while a bar moves."""
+        if not self.shown:
+            yield from things
+            return
+        from tqdm import tqdm  # noqa: PLC0415 - only where a bar is shown
+
+        yield from tqdm(things, desc=label, total=total, unit=" images", file=sys.stderr,
+                        leave=False, mininterval=0.2)

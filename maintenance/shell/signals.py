@@ -1,0 +1,33 @@
+"""Ending in good order when told to."""
+
+import signal
+from types import FrameType
+from typing import NoReturn
+
+
+class Stopped(BaseException):
+    """SIGTERM, SIGINT or SIGHUP arrived; no ``except Exception`` swallows it."""
+
+    def __init__(self, number: int) -> None:
+        """Remember the signal."""
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.status = 128 + number
+
+
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def listen() -> None:
+    """Make the first of these signals raise Stopped; later ones change nothing.
+
+    A run that is ending must not be torn out of its clean-up; whoever cannot
+    wait uses SIGKILL, which every job survives.
+    """
+    for number in _ENDING:
+        signal.signal(number, _stop)
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    for other in _ENDING:
+        signal.signal(other, signal.SIG_IGN)
+    raise Stopped(number)

@@ -1,0 +1,54 @@
+"""Starting another of our scripts when the work of this one calls for it."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, NoReturn
+
+from maintenance.forks import settle
+
+
+class Successor:
+    """A script made ready while we still have the privileges to start it.
+
+    A child waits for one byte: with it, it becomes the script and outlives us;
+    without it (we changed our mind, or died) it just ends.
+    """
+
+    def __init__(self, argv: Sequence[str | Path]) -> None:
+        """Fork the child that will be ``argv``."""
+        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as we
+        waiting, self._go = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            settle((waiting, self._output.fileno()))
+            _wait(waiting, [os.fspath(part) for part in argv], self._output.fileno())
+        os.close(waiting)
+
+    def start(self) -> None:
+        """Let it go its own way."""
+        os.write(self._go, b"d")
+
+    def finish(self) -> tuple[int, bytes]:
+        """Let it run, wait for its end, and return its status and stdout."""
+        os.write(self._go, b"w")
+        _, status = os.waitpid(self._pid, 0)
+        self._output.seek(0)
+        return os.waitstatus_to_exitcode(status), self._output.read()
+
+
+def _wait(waiting: int, argv: list[str], output: int) -> NoReturn:
+    try:
+        word = os.read(waiting, 1)
+        if word:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, 0)
+            os.dup2(output if word == b"w" else nothing, 1)
+            if word == b"d":
+                os.setsid()
+                os.dup2(nothing, 2)
+            os.chdir("/")
+            os.execve(argv[0], argv, dict(os.environ))  # noqa: S606 - an argv list, no shell
+    finally:
+        os._exit(127)

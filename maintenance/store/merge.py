@@ -1,0 +1,110 @@
+"""The walk held against the ledger: what is new, changed, back, or gone."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import cast
+
+from maintenance.ledger.images import ImageRow, Images, Seen
+from maintenance.store.walk import Image, Met, Passed, Unread
+
+BATCH = 1000  # rows of one commit
+
+
+@dataclass(slots=True)
+class Census:
+    """What one walk met."""
+
+    images: int = 0
+    changed: int = 0  # of them new or changed, when only counted
+    passed: int = 0  # symlinks, FIFOs, devices, sockets
+    known: int = 0  # rows the ledger had, but for those in unread directories
+    unread: list[tuple[bytes, str]] = field(default_factory=list)
+
+    @property
+    def gone(self) -> bool:
+        """Tell whether the store shows so little that it is not to be believed."""
+        return self.known > 0 and self.images * 2 < self.known
+
+
+def take_census(met: Iterable[Met], images: Images) -> Census:
+    """Write into the ledger what the walk meets, in one pass over both.
+
+    Nothing is marked missing yet: that waits until the census is believed
+    (``Images.settle_missing``). Memory is flat.
+    """
+    census = Census()
+    images.forget_missing()
+    rows = _Rows(images.in_order())
+    changes = _changes(met, rows, census)
+    while batch := list(islice(changes, BATCH)):
+        images.record_seen([one for one in batch if isinstance(one, Seen)])
+        images.note_missing([one for one in batch if isinstance(one, bytes)])
+    return census
+
+
+def count_changes(met: Iterable[Met], images: Images) -> Census:
+    """Go over both and write nothing; ``changed`` says how many images are new."""
+    census = Census()
+    for one in _changes(met, _Rows(images.in_order()), census):
+        census.changed += isinstance(one, Seen) and one.changed
+    return census
+
+
+class _Rows:
+    """The ledger's rows with one row of foresight."""
+
+    def __init__(self, rows: Iterator[ImageRow]) -> None:
+        self._rows = rows
+        self.next = next(rows, None)
+
+    def before(self, key: bytes) -> Iterator[ImageRow]:
+        """Yield the rows that sort before ``key``."""
+        while self.next is not None and self.next.key < key:
+            yield self._pop()
+
+    def below(self, key: bytes) -> Iterator[ImageRow]:
+        """Yield the rows of the directory ``key``; the store itself is ``b""``."""
+        prefix = key + b"\0" if key else b""
+        while self.next is not None and self.next.key.startswith(prefix):
+            yield self._pop()
+
+    def at(self, key: bytes) -> ImageRow | None:
+        """Return the row of ``key``, if it is the next."""
+        return self._pop() if self.next is not None and self.next.key == key else None
+
+    def rest(self) -> Iterator[ImageRow]:
+        """Yield what is left."""
+        while self.next is not None:
+            yield self._pop()
+
+    def _pop(self) -> ImageRow:
+        row, self.next = self.next, next(self._rows, None)
+        return cast(ImageRow, row)  # callers have looked
+
+
+def _changes(met: Iterable[Met], rows: _Rows, census: Census) -> Iterator[Seen | bytes]:
+    for one in met:
+        for row in rows.before(one.key):
+            census.known += not row.missing
+            yield row.key
+        if isinstance(one, Unread):
+            census.unread.append((one.key, one.reason))
+            for _ in rows.below(one.key):
+                pass
+        elif isinstance(one, Passed):
+            census.passed += 1
+        else:
+            yield from _image(one, rows.at(one.key), census)
+    for row in rows.rest():
+        census.known += not row.missing
+        yield row.key
+
+
+def _image(one: Image, row: ImageRow | None, census: Census) -> Iterator[Seen]:
+    census.images += 1
+    census.known += row is not None and not row.missing
+    if row is None or row.stamp != one.stamp:
+        yield Seen(one.key, one.stamp, changed=True)
+    elif row.missing:
+        yield Seen(one.key, one.stamp, changed=False)

@@ -1,0 +1,27 @@
+"""Points in time: shown as UTC, measured on the monotonic clock."""
+
+import time
+from dataclasses import dataclass
+from typing import Self
+
+
+def iso(epoch: float | None) -> str | None:
+    """Return an epoch time as results show it, such as 2026-11-21T01:00:03Z."""
+    return None if epoch is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A point on the monotonic clock: clock changes and ``date -s`` do not move it."""
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Self:
+        """Return the deadline ``seconds`` from now; 0 means there is none."""
+        return cls(time.monotonic() + seconds if seconds else float("inf"))
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether it is over."""
+        return time.monotonic() >= self.at

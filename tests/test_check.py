@@ -1,0 +1,85 @@
+"""What bin/check makes of its tools' answers, and the rule about skipped tests."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maintenance.errors import ToolError
+from maintenance.provision.audit import judge
+from maintenance.provision.check import suites
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def report(*packages):
+    """Return what pip-audit writes."""
+    return json.dumps({"dependencies": packages, "fixes": []})
+
+
+SOUND = {"name": "sound", "version": "1", "vulns": []}
+UNKNOWN = {"name": "unknown", "skip_reason": "Dependency not found on PyPI"}
+HOLED = {"name": "holed", "version": "2", "vulns": [{"id": "CVE-1"}, {"id": "CVE-2"}]}
+
+
+def test_a_known_vulnerability_fails_whatever_else_could_not_be_audited():
+    with pytest.raises(ToolError, match=r"holed 2: CVE-1, CVE-2"):
+        judge(report(SOUND, UNKNOWN, HOLED))
+
+
+def test_packages_that_could_not_be_audited_are_counted_and_named():
+    assert judge(report(SOUND, SOUND)) == "1 of 1 packages audited"
+    assert judge(report(SOUND, UNKNOWN)) == (
+        "WARNING: only 1 of 2 packages audited; PyPI does not know the rest: unknown")
+
+
+@pytest.mark.parametrize("extent", ["fast", "default", "long"])
+def test_every_check_by_root_has_an_unprivileged_run_and_one_in_the_c_locale(extent):
+    runs = suites(extent, root=True)
+    assert not runs[0].unprivileged
+    assert runs[-1].unprivileged
+    assert runs[-1].locale == "C"
+    assert {run.marked for run in runs} == {runs[0].marked}
+
+
+TESTS = """
+import pytest
+def test_passes(): pass
+@pytest.mark.may_skip("only root can")
+def test_may(): pytest.skip("not root")
+@pytest.mark.xfail
+def test_expected(): assert False
+def test_skips(): pytest.skip("tool missing")
+@pytest.mark.skipif(True, reason="never")
+def test_never(): pass
+"""
+
+
+@pytest.mark.parametrize(("ci", "outcomes"), [
+    ("", {"skipped": 3}), ("true", {"failed": 1, "error": 1, "skipped": 1})])
+def test_under_ci_a_skip_is_a_failure_unless_it_is_allowed(tmp_path, ci, outcomes):
+    shutil.copy(ROOT / "tests/conftest.py", tmp_path)
+    (tmp_path / "test_it.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = may_skip(reason): allowed\n")
+    assert counts(tmp_path, ci) == {"passed": 1, "xfailed": 1} | outcomes
+
+
+def test_under_ci_a_module_that_skips_itself_fails_the_run(tmp_path):
+    shutil.copy(ROOT / "tests/conftest.py", tmp_path)
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\npytest.importorskip('no_such')\ndef test_it(): pass\n")
+    assert counts(tmp_path, "true") == {"error": 1}
+
+
+def counts(directory, ci):
+    """Run pytest there and return the numbers of its closing line."""
+    ran = subprocess.run(
+        [sys.executable, "-I", "-m", "pytest", "-q", "-p", "no:cacheprovider", directory],
+        cwd=directory, env={**os.environ, "CI": ci}, capture_output=True, text=True, check=False)
+    closing = ran.stdout.splitlines()[-1].partition(" in ")[0]
+    return {what: int(number) for number, what in
+            (part.split() for part in closing.split(", "))}
