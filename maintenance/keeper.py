@@ -61,7 +61,7 @@ def _wait(order: dict[str, Any], child: int, ended: int) -> int:
     poll = select.poll()
     poll.register(order["lifeline"], select.POLLIN | select.POLLHUP)
     poll.register(ended, select.POLLIN)
-    deadline = None
+    deadline: float | None = None
     while True:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:

@@ -8,6 +8,7 @@ to, so the worst that a fooled parent can ask of it is a wrong canary.
 import os
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -71,10 +72,8 @@ def _obey(order: bytes, directory: Path) -> str:
 
 def _publish(directory: int, content: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(DRAFT, dir_fd=directory)  # of a run that was killed here
-    except FileNotFoundError:
-        pass
     fd = os.open(DRAFT, flags, 0o644, dir_fd=directory)
     try:
         os.fchmod(fd, 0o644)

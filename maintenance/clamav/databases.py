@@ -19,10 +19,12 @@ from maintenance.text import show
 SYSTEM = Path("/var/lib/clamav")
 CANARY = "imagewarden-canary.hdb"
 # Every suffix that clamd loads from its database directory.
-SUFFIXES = frozenset(
-    ".cat .cbc .cdb .cfg .cld .crb .crl .cud .cvd .db .fp .ftm .gdb .hdb .hdu .hsb .hsu"
-    " .idb .ign .ign2 .imp .info .ioc .ldb .ldu .mdb .mdu .msb .msu .ndb .ndu .pdb .pwdb"
-    " .rmd .sdb .sfp .wdb .yar .yara .zmd".split())
+SUFFIXES = frozenset({
+    ".cat", ".cbc", ".cdb", ".cfg", ".cld", ".crb", ".crl", ".cud", ".cvd", ".db", ".fp", ".ftm",
+    ".gdb", ".hdb", ".hdu", ".hsb", ".hsu", ".idb", ".ign", ".ign2", ".imp", ".info", ".ioc",
+    ".ldb", ".ldu", ".mdb", ".mdu", ".msb", ".msu", ".ndb", ".ndu", ".pdb", ".pwdb", ".rmd",
+    ".sdb", ".sfp", ".wdb", ".yar", ".yara", ".zmd",
+})
 CONTAINERS = frozenset({".cvd", ".cld", ".cud"})
 HEADER = 512  # bytes
 _MONTHS = {name: number for number, name in enumerate(calendar.month_abbr) if name}

@@ -10,7 +10,6 @@ from maintenance.clamav.canary import Canary
 from maintenance.clamav.clamd_conf import ClamdConf
 from maintenance.clamav.connection import Clamd, pid_of
 from maintenance.clamav.databases import Snapshot
-from maintenance.errors import EngineError
 
 RELOADING = 15.0  # seconds for a reload of little; besides, for every 2 MB of databases, one
 _ENABLED = ("/etc/systemd/system/multi-user.target.wants/clamav-daemon.service",

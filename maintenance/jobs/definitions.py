@@ -15,7 +15,7 @@ from maintenance.clamav.canary import Canary
 from maintenance.clamav.caretaker import Caretaker
 from maintenance.clamav.freshclam import Sources
 from maintenance.errors import Busy, EngineError, Exit, ImagewardenError, ToolError
-from maintenance.jobs.definitions_report import DefinitionsReport, Freshclam
+from maintenance.jobs.definitions_report import DefinitionsReport, Freshclam, Proof
 from maintenance.jobs.generation import Definitions, directory_of, on_disk, uses_system_engine
 from maintenance.ledger.generations import Generation
 from maintenance.programs import Account, Ran, run
@@ -99,11 +99,13 @@ def _read(context: Context, prepared: Prepared, known: Generation | None) -> Def
     fetched.until = freshclam.cool_down(prepared.directory)
     if prepared.failure is not None:
         context.trouble(prepared.failure)
-    with context.going_on():
+    try:
         definitions = on_disk(context.config)
         _verify(definitions, known)
-        return definitions
-    return None
+    except ImagewardenError as error:
+        context.trouble(str(error))
+        return None
+    return definitions
 
 
 def _verify(definitions: Definitions, known: Generation | None) -> None:
@@ -158,7 +160,7 @@ def _changes(definitions: Definitions, known: Generation | None) -> list[dict[st
             for one in definitions.facts()]
 
 
-def _prove(context: Context, prepared: Prepared, definitions: Definitions) -> str:
+def _prove(context: Context, prepared: Prepared, definitions: Definitions) -> Proof:
     """See to it that a running clamd has loaded what is on disk, and that it is shown."""
     needed = uses_system_engine(context.config)
     try:
@@ -201,9 +203,10 @@ def _rescan(context: Context, prepared: Prepared, report: DefinitionsReport) -> 
 
 
 def _rescan_command(context: Context) -> list[str | Path]:
-    config = [] if context.config_path is None else [
-        "--config", os.path.abspath(context.config_path)]
-    return [context.script.parent / "rescan-store", "--json", *config]
+    command: list[str | Path] = [context.script.parent / "rescan-store", "--json"]
+    if context.config_path is not None:
+        command += ["--config", Path.cwd() / context.config_path]
+    return command
 
 
 def _owner(context: Context, directory: Path) -> Account | None:

@@ -8,6 +8,7 @@ from maintenance.errors import Exit
 from maintenance.shell.job import worst
 from maintenance.times import iso
 
+Proof = Literal["reloaded", "unproven", "none"]  # that a running clamd has what is on disk
 Fetched = Literal["changed", "unchanged", "cool-down", "daemon", "failed"]
 
 
@@ -29,7 +30,7 @@ class DefinitionsReport:
     generation: int | None = None
     databases: list[dict[str, object]] = field(default_factory=list)
     freshclam: Freshclam = field(default_factory=Freshclam)
-    engine: Literal["reloaded", "unproven", "none"] = "none"
+    engine: Proof = "none"
     rescan: str | Mapping[str, object] = "off"
     rescan_status: Exit = Exit.DONE  # of one that was waited for
 
@@ -60,3 +61,8 @@ class DefinitionsReport:
             yield f"rescan: {self.rescan}"
         else:
             yield f"rescan: {self.rescan.get('outcome')}, status {int(self.rescan_status)}"
+
+    def alerts(self) -> Iterator[str]:
+        """Yield a cool-down; failures are the run's own troubles."""
+        if self.freshclam.outcome == "cool-down":
+            yield f"the mirror refuses us until {iso(self.freshclam.until)}"

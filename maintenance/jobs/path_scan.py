@@ -169,7 +169,7 @@ def _spelled_out(paths: Sequence[str]) -> Iterator[str]:
 def _files(real: bytes) -> Iterator[Opened | Unopened]:
     """Open the file at ``real``, or every image of the tree there."""
     try:
-        info = os.stat(real, follow_symlinks=False)
+        info = os.lstat(real)  # noqa: PTH116 - bytes
         if stat.S_ISDIR(info.st_mode):
             yield from _tree(real)
         elif stat.S_ISREG(info.st_mode):
@@ -185,11 +185,11 @@ def _tree(real: bytes) -> Iterator[Opened | Unopened]:
         for met in walk(tree.fd):
             path = path_of(met.key)
             if isinstance(met, Unread):
-                yield Unopened(os.path.join(real, path), met.reason)
+                yield Unopened(real + b"/" + path, met.reason)
             elif isinstance(met, Image):
                 try:
-                    yield Opened(os.path.join(real, path), tree.open(path))
+                    yield Opened(real + b"/" + path, tree.open(path))
                 except Vanished:
                     continue
                 except NotAnImage as error:
-                    yield Unopened(os.path.join(real, path), str(error))
+                    yield Unopened(real + b"/" + path, str(error))

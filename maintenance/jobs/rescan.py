@@ -83,7 +83,7 @@ def _generations(context: Context, report: RescanReport) -> Iterator[Definitions
 
 @contextmanager
 def _walked(context: Context, store: Store) -> Iterator[tuple[Tree, Census, Images]]:
-    """The first phase: hold the tree against the ledger."""
+    """Hold the tree against the ledger: the first phase."""
     images = context.ledger.images(store.name)
     with Tree(store.path) as tree:
         if store.marker and not tree.holds(store.marker):
@@ -115,7 +115,7 @@ def _opened(context: Context, store: Store, report: RescanReport, stack: ExitSta
 
 def _serve(context: Context, opened: Sequence[OpenStore], definitions: Definitions, need: Need,
            deadline: Deadline, report: RescanReport) -> None:
-    """The second phase: ask about what is due, with as few engines as it takes."""
+    """Ask about what is due, with as few engines as it takes: the second phase."""
     for _ in range(REVIVALS):
         for one in opened:
             one.result.left = one.images.count_due(need) + one.census.changed

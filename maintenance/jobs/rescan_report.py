@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 
 from maintenance.errors import Exit
 from maintenance.shell.job import worst
+from maintenance.text import show
 
 LISTED = 1000  # entries of a list; its total stays exact
 
@@ -94,10 +95,16 @@ class RescanReport:
             yield (f"{one.name or 'given paths'}: {one.images} images, {one.full} scanned,"
                    f" {one.current} already current; {one.clean} clean, {one.infected} infected,"
                    f" {one.unknown} unknown, {one.missing} missing, {one.left} left")
+
+    def alerts(self) -> Iterator[str]:
+        """Yield what is infected and what could not be checked, as far as it is listed."""
         for bad in self.infected:
-            yield f"infected: {_place(bad)} ({bad.signature})"
-        for open_one in self.undone:
-            yield f"undone: {_place(open_one)} ({open_one.reason})"
+            yield f"infected: {_place(bad)} ({show(bad.signature)})"
+        for one in self.undone:
+            yield f"undone: {_place(one)} ({show(one.reason)})"
+        unlisted = self.infected_total + self.undone_total - len(self.infected) - len(self.undone)
+        if unlisted:
+            yield f"and {unlisted} more"
 
 
 def _place(one: Infected | Undone) -> str:

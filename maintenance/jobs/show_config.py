@@ -31,6 +31,10 @@ class ConfigReport:
         if not self.check_only:
             yield tomli_w.dumps(self.settings).rstrip("\n")
 
+    def alerts(self) -> Iterator[str]:
+        """Yield nothing: what is shown says it all."""
+        yield from ()
+
 
 def show_config(context: Context) -> ConfigReport:
     """Show what the jobs would work with."""
@@ -43,4 +47,5 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 JOB = Job(script="show-config", name="show-config", run=show_config, options=_options,
-          records=False, purpose="Show the configuration as understood, secrets masked.")
+          records=False, shows=True,
+          purpose="Show the configuration as understood, secrets masked.")

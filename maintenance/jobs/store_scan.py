@@ -61,7 +61,8 @@ class StoreScan:
             return f"clamd does not take a session ({error.strerror or error})"
         with closing(scanner):
             try:
-                for question, answer in progress.over(scanner.scan(self._questions()), label, total):
+                answers = scanner.scan(self._questions())
+                for question, answer in progress.over(answers, label, total):
                     self._note(question, answer)
             finally:
                 self._commit()

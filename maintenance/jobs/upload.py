@@ -41,9 +41,14 @@ class UploadReport:
         return {"verdict": self.word, "signature": self.signature, "reason": self.reason}
 
     def summary(self) -> Iterator[str]:
-        """Yield the verdict."""
-        detail = self.signature or self.reason
-        yield self.word if detail is None else f"{self.word}: {show(detail)}"
+        """Yield the verdict when it is good news; ``alerts`` has the rest."""
+        if self.word in {"clean", "off"}:
+            yield self.word
+
+    def alerts(self) -> Iterator[str]:
+        """Yield why the upload should not be kept."""
+        if self.word not in {"clean", "off"}:
+            yield f"{self.word}: {show(self.signature or self.reason or '')}"
 
 
 def scan_upload(context: Context) -> UploadReport:

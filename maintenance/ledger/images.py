@@ -108,7 +108,8 @@ class Images:
         yield from self._pages(here & _again(need), lambda row: (row.checked, row.key),
                                (images.c.checked, images.c.key))
 
-    def _pages(self, where: sa.ColumnElement[bool], position: Callable[[ImageRow], Sequence[object]],
+    def _pages(self, where: sa.ColumnElement[bool],
+               position: Callable[[ImageRow], Sequence[object]],
                order: Sequence[sa.ColumnElement[Any]]) -> Iterator[ImageRow]:
         further: sa.ColumnElement[bool] = sa.true()
         while True:
@@ -148,7 +149,8 @@ class Images:
                           sa.func.coalesce(sa.func.sum(images.c.bytes_saved).filter(here), 0)
                           ).select_from(images).where(self._mine)
         with reading(self._engine) as connection:
-            return Coverage(*connection.execute(query).one())
+            found = connection.execute(query).one()
+        return Coverage(*found[:7], oldest_check=found[7], bytes=found[8], bytes_saved=found[9])
 
     def record_seen(self, seen: Sequence[Seen]) -> None:
         """Write what a walk met; a changed image forgets its verdict."""
@@ -231,7 +233,8 @@ def _again(need: Need) -> sa.ColumnElement[bool]:
 def _row(row: sa.Row[tuple[object, ...]]) -> ImageRow:
     verdict = None if row.verdict is None else Verdict(row.verdict)
     return ImageRow(row.key, (row.inode, row.size, row.mtime_ns, row.ctime_ns), verdict,
-                    row.signature, row.reason, row.generation, row.checked, row.missing_since is not None)
+                    row.signature, row.reason, row.generation, row.checked,
+                    row.missing_since is not None)
 
 
 def _stamped(stamp: Stamp) -> dict[str, int]:

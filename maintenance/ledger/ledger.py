@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
@@ -13,6 +13,19 @@ from maintenance.ledger.database import connect, reading
 from maintenance.ledger.generations import Generations
 from maintenance.ledger.images import Images
 from maintenance.ledger.schema import outbox, runs, undone
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run, to be recorded; times are epoch seconds."""
+
+    job: str
+    started: float
+    finished: float
+    outcome: str
+    status: int
+    result: dict[str, object]
+    generation: int | None  # the one a completed rescan brought the stores to
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +67,17 @@ class Ledger:
         """Return the images of ``store``."""
         return Images(self._engine, store)
 
-    def record_run(self, job: str, started: float, finished: float, outcome: str, status: int,
-                   result: Mapping[str, object], send: bool, generation: int | None = None) -> None:
+    def record_run(self, run: Run, *, send: bool) -> None:
         """Record a finished run and, when ``send``, queue its result for Zabbix.
 
         One transaction: a run is never known without being queued.
         """
         with self._engine.begin() as connection:
-            connection.execute(sa.insert(runs).values(
-                job=job, started=started, finished=finished, outcome=outcome, status=status,
-                generation=generation, result=dict(result)))
+            connection.execute(sa.insert(runs).values(asdict(run)))
             if send:
-                value = json.dumps(result, ensure_ascii=False)
                 connection.execute(sa.insert(outbox).values(
-                    key=f"imagewarden.run[{job}]", clock=finished, value=value))
+                    key=f"imagewarden.run[{run.job}]", clock=run.finished,
+                    value=json.dumps(run.result, ensure_ascii=False)))
 
     def last_rescan(self) -> int | None:
         """Return the generation of the last rescan that went over every store."""
@@ -88,21 +98,14 @@ class Ledger:
         with reading(self._engine) as connection:
             return [RunRow(*row) for row in connection.execute(query)]
 
-    def last_memory(self) -> int | None:
-        """Return the bytes the last private engine of a rescan took, if known."""
-        query = sa.select(runs.c.result).where(runs.c.job == "rescan").order_by(
-            runs.c.number.desc()).limit(20)
-        with reading(self._engine) as connection:
-            sizes = [row[0].get("engine_memory") for row in connection.execute(query)]
-        return next((size for size in sizes if size), None)
-
     def replace_undone(self, job: str, store: str, rows: Iterable[tuple[bytes, str]]) -> None:
         """Make ``rows`` (key, reason) the whole of what ``job`` left undone in ``store``."""
         now = time.time()
         values = [{"job": job, "store": store, "key": key, "reason": reason, "since": now}
                   for key, reason in dict(rows).items()]
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(undone).where(undone.c.job == job, undone.c.store == store))
+            connection.execute(
+                sa.delete(undone).where(undone.c.job == job, undone.c.store == store))
             if values:
                 connection.execute(sa.insert(undone), values)
 

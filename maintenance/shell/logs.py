@@ -16,7 +16,9 @@ ROOT = "maintenance"
 
 
 class _Text(logging.Formatter):
-    converter = time.gmtime
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        """Return the time in UTC."""
+        return time.strftime(datefmt or "", time.gmtime(record.created))
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line, also for a traceback's many."""

@@ -15,7 +15,7 @@ from maintenance import config as configuration
 from maintenance.errors import Busy, ConfigError, Exit, ImagewardenError
 from maintenance.programs import PATH, Account
 from maintenance.shell import account, logs, options, result, signals
-from maintenance.shell.job import Context, Job, Report
+from maintenance.shell.job import Context, Job
 from maintenance.shell.lock import only_one
 from maintenance.shell.progress import Progress
 
@@ -129,10 +129,12 @@ def _leave(ending: result.Ending, context: Context) -> int:
             if ending.status < Exit.FAILED or ending.status in {Exit.INCOMPLETE, Exit.INFECTED}:
                 ending = replace(ending, status=int(Exit.FAILED), error=lost)
                 members = ending.members(result.host_name(context))
+    if ending.report is not None:
+        for line in ending.report.alerts():
+            context.log.warning("%s", line)
     if context.options.json:
         result.show_json(members)
-    elif ending.report is not None and (sys.stdout.isatty() or not ending.job.records):
-        for line in ending.report.summary():
-            sys.stdout.write(line + "\n")
+    elif ending.report is not None and (ending.job.shows or sys.stdout.isatty()):
+        result.show_lines(ending.report.summary())
     context.log.info("%s, status %d, %.1f s", ending.outcome, ending.status, ending.seconds)
     return ending.status

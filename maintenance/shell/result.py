@@ -1,10 +1,11 @@
 """What a run leaves behind: its JSON object, its row in the ledger, its status."""
 
 import json
+import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from maintenance.errors import Exit, ImagewardenError
@@ -54,19 +55,29 @@ def host_name(context: Context) -> str:
 
 def record(ending: Ending, context: Context, members: Mapping[str, object]) -> str | None:
     """Put the run into the ledger, and the outbox; return why that failed."""
+    from maintenance.ledger.ledger import Run  # noqa: PLC0415 - not for uploads: SQLAlchemy
+
     try:
-        context.ledger.record_run(
-            ending.job.name, ending.started, time.time(), ending.outcome, ending.status, members,
-            send=bool(context.config.zabbix.servers), generation=context.run_generation)
+        ledger = context.ledger
+        ledger.record_run(
+            Run(ending.job.name, ending.started, time.time(), ending.outcome, ending.status,
+                dict(members), context.run_generation),
+            send=bool(context.config.zabbix.servers))
     except ImagewardenError as error:
         return str(error)
     return None
 
 
 def show_json(members: Mapping[str, object]) -> None:
-    """Print the object; a reader that went away is not our failure."""
+    """Print the object."""
+    show_lines([json.dumps(members, ensure_ascii=False)])
+
+
+def show_lines(lines: Iterable[str]) -> None:
+    """Print lines; a reader that went away is not our failure."""
     try:
-        sys.stdout.write(json.dumps(members, ensure_ascii=False) + "\n")
+        for line in lines:
+            sys.stdout.write(line + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # nothing left to flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
