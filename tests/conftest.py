@@ -2,8 +2,11 @@
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
+
+from tests.site import Site
 
 CI = bool(os.environ.get("CI"))
 
@@ -29,3 +32,9 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
         report.outcome = "failed"
         report.longrepr = f"skipped under CI: {report.longrepr}"
     return report
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """Return a small site of our own, with its definitions still to be fetched."""
+    return Site(tmp_path)

@@ -44,7 +44,8 @@ class Sources:
 
     def configuration(self, directory: Path) -> str:
         """Return the text of the freshclam.conf for one run."""
-        lines = [f"DatabaseDirectory {directory}", "TestDatabases yes",
+        # Only a freshclam that runs as root looks at the owner: it would become clamav.
+        lines = [f"DatabaseDirectory {directory}", "DatabaseOwner root", "TestDatabases yes",
                  f"ReceiveTimeout {RECEIVE_TIMEOUT}"]
         inherited = [] if self.base is None else _inherited(self.base)
         lines += inherited

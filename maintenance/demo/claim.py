@@ -7,11 +7,11 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from maintenance.demo.place import USER, Place
-from maintenance.errors import Busy, ConfigError, ImagewardenError, UsageError
+from maintenance.errors import Busy, ImagewardenError, UsageError
 from maintenance.programs import Account
 from maintenance.text import show
 
@@ -58,8 +58,8 @@ def claimed(asked: Path) -> Iterator[Place]:
     root = root.parent.resolve() / root.name
     owner = _owner()
     _check_name(Place(root, owner))
-    _make(root)
     _check_way(root)
+    _make(root)
     _check_ownership(root)
     with _marked(root):
         _clear(root)
@@ -87,7 +87,8 @@ def _check_name(place: Place) -> None:
 def _make(root: Path) -> None:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        root.mkdir(0o700, exist_ok=True)
+        with suppress(FileExistsError):  # whatever it is, it is looked at next
+            root.mkdir(0o700)
     except OSError as error:
         raise ImagewardenError(f"{show(root)}: {error.strerror}") from None
 
@@ -96,13 +97,13 @@ def _check_way(root: Path) -> None:
     """For root: refuse a way that others could turn round, or that is closed to the owner."""
     if os.geteuid() != 0:
         return
-    for step in root.parents:
+    for step in (parent for parent in root.parents if parent.exists()):
         seen = step.stat()
         loose = seen.st_mode & 0o022 and not seen.st_mode & stat.S_ISVTX
         if seen.st_uid != 0 or loose:
-            raise ConfigError(f"{show(root)}: others can change {show(step)} above it")
+            raise ImagewardenError(f"{show(root)}: others can change {show(step)} above it")
         if not seen.st_mode & stat.S_IXOTH:
-            raise ConfigError(f"{show(root)}: {USER} cannot pass {show(step)} above it")
+            raise ImagewardenError(f"{show(root)}: {USER} cannot pass {show(step)} above it")
 
 
 def _check_ownership(root: Path) -> None:

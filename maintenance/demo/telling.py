@@ -73,8 +73,9 @@ class Story:
             self.say(f"    {line}")
         if seen.status != expected:
             self.say(self._in(RED, f"  {seen.ending}: expected was {int(expected)}"))
-            raise ImagewardenError(f"{script} gave {seen.ending} instead of {int(expected)}; "
-                                   f"its log is in {show(place / 'logs')}")
+            said = (seen.err.splitlines() or ["it says no more"])[-1]
+            raise ImagewardenError(f"{script} gave {seen.ending} instead of {int(expected)}: "
+                                   f"{said}; logs are in {show(place / 'logs')}")
         self.say(self._in(GREEN, f"  {seen.ending}, as expected") + f", {seen.seconds:.1f} s")
         return seen
 

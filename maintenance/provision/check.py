@@ -71,7 +71,7 @@ def check(extent: str, console: Console, output: IO[str]) -> Mapping[str, object
     needed = packages.RUNTIME + (() if extent == "fast" else packages.TESTS)
     start = time.monotonic()
     provide(Wanted(needed, tests=True), console)
-    taken = [Done("set-up", "ok", time.monotonic() - start, "")]
+    taken = [Done("set-up", "ok", round(time.monotonic() - start, 1), "")]
     taken += [_take(step, output) for step in steps(extent, output)]
     failed = [done.step for done in taken if done.outcome == "failed"]
     output.write("\n" + "".join(f"{done}\n" for done in taken))
@@ -125,6 +125,6 @@ def _take(step: Step, output: IO[str]) -> Done:
         outcome, remark = "ok", step.work() or ""
     except (ImagewardenError, OSError) as error:
         outcome, remark = "failed", str(error)
-    done = Done(step.name, outcome, time.monotonic() - start, remark)
+    done = Done(step.name, outcome, round(time.monotonic() - start, 1), remark)
     output.write(f"{done}\n")
     return done
