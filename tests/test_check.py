@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +45,7 @@ def test_every_check_by_root_has_an_unprivileged_run_and_one_in_the_c_locale(ext
     assert {run.marked for run in runs} == {runs[0].marked}
 
 
+RULES = "from tests.conftest import pytest_make_collect_report, pytest_runtest_makereport\n"
 TESTS = """
 import pytest
 def test_passes(): pass
@@ -62,14 +62,14 @@ def test_never(): pass
 @pytest.mark.parametrize(("ci", "outcomes"), [
     ("", {"skipped": 3}), ("true", {"failed": 1, "error": 1, "skipped": 1})])
 def test_under_ci_a_skip_is_a_failure_unless_it_is_allowed(tmp_path, ci, outcomes):
-    shutil.copy(ROOT / "tests/conftest.py", tmp_path)
+    (tmp_path / "conftest.py").write_text(RULES)
     (tmp_path / "test_it.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = may_skip(reason): allowed\n")
     assert counts(tmp_path, ci) == {"passed": 1, "xfailed": 1} | outcomes
 
 
 def test_under_ci_a_module_that_skips_itself_fails_the_run(tmp_path):
-    shutil.copy(ROOT / "tests/conftest.py", tmp_path)
+    (tmp_path / "conftest.py").write_text(RULES)
     (tmp_path / "test_it.py").write_text(
         "import pytest\npytest.importorskip('no_such')\ndef test_it(): pass\n")
     assert counts(tmp_path, "true") == {"error": 1}
@@ -78,8 +78,9 @@ def test_under_ci_a_module_that_skips_itself_fails_the_run(tmp_path):
 def counts(directory, ci):
     """Run pytest there and return the numbers of its closing line."""
     ran = subprocess.run(
-        [sys.executable, "-I", "-m", "pytest", "-q", "-p", "no:cacheprovider", directory],
-        cwd=directory, env={**os.environ, "CI": ci}, capture_output=True, text=True, check=False)
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", directory],
+        cwd=directory, env={**os.environ, "CI": ci, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False)
     closing = ran.stdout.splitlines()[-1].partition(" in ")[0]
     return {what: int(number) for number, what in
             (part.split() for part in closing.split(", "))}
