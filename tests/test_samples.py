@@ -1,5 +1,6 @@
 """The sample store holds what its description promises."""
 
+import hashlib
 import marshal
 import os
 import subprocess
@@ -220,4 +221,8 @@ def test_the_compiled_module_would_not_either():
     source = Path(samples.__file__)
     code = compile(source.read_bytes(), source, "exec", optimize=2)
     assert samples.eicar() not in marshal.dumps(code)
-    assert len(samples.eicar()) == 68
+
+
+def test_the_test_string_is_the_one_all_scanners_know():
+    assert hashlib.sha256(samples.eicar()).hexdigest() == (
+        "275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f")

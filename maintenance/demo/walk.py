@@ -142,7 +142,7 @@ def _prepare(place: Place, story: Story) -> Samples:
 def _first_night(place: Place, story: Story, made: Samples) -> None:
     story.chapter("The first rescan looks at every image")
     seen = story.run(place, "rescan-store", expected=Exit.INFECTED)
-    story.check(f"it names {show(made.infected)}", holds=show(made.infected) in seen.out)
+    story.check(f"it names {show(made.infected)}", holds=show(made.infected) in seen.err)
     story.chapter("The next one has nothing to do, and starts no engine")
     seen = story.run(place, "rescan-store", expected=Exit.INFECTED)
     story.say("  (4 as long as an infected image is in the store)")
@@ -167,7 +167,7 @@ def _new_definitions(place: Place, story: Story, made: Samples) -> None:
     story.chapter("What was clean under the first definitions is found now")
     seen = story.run(place, "rescan-store", expected=Exit.INFECTED)
     story.check(f"it names {show(made.infected_later)}",
-                holds=show(made.infected_later) in seen.out)
+                holds=show(made.infected_later) in seen.err)
     story.chapter("The clamd for uploads was told: the third upload is refused now")
     story.run(place, "scan-upload", str(place / "incoming" / "flyer.png"),
               expected=Exit.INFECTED)
