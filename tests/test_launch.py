@@ -146,8 +146,17 @@ def interrupt_myself():
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_between_the_two_interpreters_shows_no_traceback(checkout):
+def test_ctrl_c_before_the_job_shows_no_traceback(checkout):
     ran = run(checkout / "bin/rescan-store", preexec_fn=interrupt_myself)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
+
+
+def test_ctrl_c_between_the_two_interpreters_shows_no_traceback(checkout):
+    python = checkout / ".venv/bin/python3"
+    python.rename(python.with_name("real"))
+    python.write_text('#!/bin/sh\nkill -INT $$\nexec "${0%/*}/real" "$@"\n')
+    python.chmod(0o755)
+    ran = run(checkout / "bin/rescan-store")
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
 
 

@@ -284,6 +284,24 @@ def test_stopped_it_takes_apt_and_the_policy_with_it(installing, place, signal):
     wait_for(lambda: dead(hung))
 
 
+IMPATIENT = """
+import os, signal, sys; sys.path.insert(0, sys.argv[1])
+from maintenance.provision.children import stoppable
+with stoppable():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+        print("cleaned up")
+"""
+
+
+def test_a_second_ctrl_c_does_not_cut_the_clean_up_short():
+    ran = subprocess.run([sys.executable, "-I", "-c", IMPATIENT, ROOT], capture_output=True,
+                         text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "cleaned up\n", "")
+
+
 def test_killed_outright_its_policy_forbids_nothing_and_the_next_run_removes_it(
         installing, apt, place):
     process, hung = installing
