@@ -19,7 +19,8 @@ from maintenance.text import show
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
 TAIL = 16384  # bytes of a program's output worth keeping
-# Read once, at import: after dropping privileges our own files may be out of reach.
+# Looked up once, at import: after dropping privileges our own files may be out of reach.
+_PYTHON = os.path.realpath(sys.executable)
 _KEEPER = Path(__file__).with_name("keeper.py").read_text(encoding="utf-8")
 
 
@@ -93,7 +94,7 @@ class Child:
         self._grace = how.grace
         try:
             self._keeper = subprocess.Popen(
-                [os.path.realpath(sys.executable), "-ISc", _KEEPER, json.dumps(order)],
+                [_PYTHON, "-ISc", _KEEPER, json.dumps(order)],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/",
                 env={**ENVIRONMENT, **how.environment}, pass_fds=(lifeline,),
                 start_new_session=True,

@@ -60,13 +60,13 @@ def start(script: str, level: int, form: str) -> logging.Logger:
     return logger
 
 
-def add_file(path: Path, form: str, debug: bool) -> None:
+def add_file(path: Path, form: str) -> None:
     """Keep lines in the job's own file as well; raises ImagewardenError."""
     try:
         handler = _LogFile(path, delay=False)
     except OSError as error:
         raise ImagewardenError(f"{show(path)}: {error.strerror}") from None
-    handler.setLevel(logging.DEBUG if debug else logging.INFO)
+    handler.setLevel(logging.DEBUG)
     pattern = "%(asctime)s.%(msecs)03dZ %(levelname)s [%(process)d] %(message)s"
     handler.setFormatter(_Json() if form == "json" else _Text(pattern, "%Y-%m-%dT%H:%M:%S"))
     logging.getLogger(ROOT).addHandler(handler)

@@ -75,7 +75,7 @@ def _run(job: Job, context: Context) -> int:
             context.trouble(str(error))
         except Exception:  # noqa: BLE001 - a bug: the log gets the traceback, the admin one line
             context.log.debug("unexpected error", exc_info=True)
-            context.trouble("unexpected error; the traceback is in the log (or run it with -v)")
+            context.trouble("unexpected error; its traceback is in the log")
         report = report or context.report
         ending = result.Ending.of(job, started, time.monotonic() - clock, report,
                                   context.troubles, signalled)
@@ -93,7 +93,7 @@ def _ready(job: Job, context: Context, now: float) -> Iterator[None]:
         with account.acting_as(who):
             if job.records and context.config.logs is not None:
                 logs.add_file(context.config.logs / f"{job.name}.log",
-                              context.options.log_format, context.options.verbose)
+                              context.options.log_format)
             if job.records and job.locked(context.options):
                 stack.enter_context(only_one(lock_of(context, job.name), now))
         if job.prepare is not None:
