@@ -47,5 +47,5 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 JOB = Job(script="show-config", name="show-config", run=show_config, options=_options,
-          records=False, shows=True,
+          records=False, remembers=False, shows=True,
           purpose="Show the configuration as understood, secrets masked.")

@@ -130,5 +130,5 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 JOB = Job(script="scan-upload", name="upload", run=scan_upload, options=_options,
-          sections=("clamav", "upload"), records=False,
+          sections=("clamav", "upload"), records=False, remembers=False,
           purpose="Scan one upload: 0 clean, 4 infected, 3 no verdict, 5 too large.")

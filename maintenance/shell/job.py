@@ -105,6 +105,7 @@ class Job:
     sections: tuple[str, ...] = ()  # of the configuration whose secrets it reads
     changes: bool = False  # takes --dry-run
     records: bool = True  # has a log, a lock, and a row in the ledger for every run
+    remembers: bool = True  # opens the ledger
     shows: bool = False  # its output is what it is for, also without a terminal
     # Before privileges are dropped: children of another user can be started here.
     # What they wrote must not be read before ``run``.

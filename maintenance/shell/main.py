@@ -18,6 +18,7 @@ from maintenance.shell import account, logs, options, result, signals
 from maintenance.shell.job import Context, Job
 from maintenance.shell.lock import only_one
 from maintenance.shell.progress import Progress
+from maintenance.text import show
 
 
 def main(name: str, argv: Sequence[str] | None = None) -> int:
@@ -51,7 +52,7 @@ def _context(job: Job, chosen: argparse.Namespace, log: logging.Logger) -> Conte
 def _level(chosen: argparse.Namespace) -> int:
     if chosen.quiet:
         return logging.ERROR
-    return logging.INFO if chosen.verbose else logging.WARNING
+    return logging.DEBUG if chosen.verbose else logging.WARNING
 
 
 def _run(job: Job, context: Context) -> int:
@@ -73,9 +74,10 @@ def _run(job: Job, context: Context) -> int:
             raise
         except ImagewardenError as error:
             context.trouble(str(error))
-        except Exception:  # noqa: BLE001 - a bug: the log gets the traceback, the admin one line
+        except Exception as bug:  # noqa: BLE001 - the admin gets one line, the log the traceback
             context.log.debug("unexpected error", exc_info=True)
-            context.trouble("unexpected error; its traceback is in the log")
+            context.trouble(f"unexpected error: {type(bug).__name__}: {show(str(bug))}"
+                            " (its traceback: in the log, or with -v)")
         report = report or context.report
         ending = result.Ending.of(job, started, time.monotonic() - clock, report,
                                   context.troubles, signalled)
@@ -96,6 +98,8 @@ def _ready(job: Job, context: Context, now: float) -> Iterator[None]:
                               context.options.log_format)
             if job.records and job.locked(context.options):
                 stack.enter_context(only_one(lock_of(context, job.name), now))
+        if job.remembers:  # now: later our own files may be out of reach
+            importlib.import_module("maintenance.ledger.ledger")
         if job.prepare is not None:
             job.prepare(context)
         account.become(who)
