@@ -93,9 +93,9 @@ class Site:
     def image(self, name: str | bytes, content: bytes = b"clean enough") -> bytes:
         """Put a file into the store and return its path as bytes."""
         path = os.fsencode(self.store) + b"/" + os.fsencode(name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as stream:
-            stream.write(content)
+        there = Path(os.fsdecode(path))
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_bytes(content)
         return path
 
     def command(self, script: str, *arguments: str | bytes | Path) -> list[str | bytes | Path]:
@@ -135,7 +135,7 @@ class Site:
             "Foreground": "yes", "LocalSocket": str(self.socket), "FixStaleSocket": "yes",
             "DatabaseDirectory": str(self.databases), "AlertExceedsMax": "yes",
             "TemporaryDirectory": str(self.root), "SelfCheck": "0", **options}.items()))
-        with open(self.root / "clamd.log", "ab") as log:
+        with (self.root / "clamd.log").open("ab") as log:
             daemon = subprocess.Popen(["/usr/sbin/clamd", "--config-file", conf],
                                       stdout=log, stderr=log)
         try:
