@@ -7,6 +7,7 @@ wrong when nothing is set up. It runs before every job, so it imports little.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import signal
 import sys
@@ -19,15 +20,15 @@ CHECKOUT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 VENV = os.path.join(CHECKOUT, ".venv")
 
 
-def launch(job: str) -> NoReturn:
-    """Run ``maintenance.jobs.<job>`` and exit with its status; never returns.
+def launch(job: str, program: str = "shell.main") -> NoReturn:
+    """Have ``main`` in ``maintenance.<program>`` run ``job``, exit with its status.
 
     The first pass, by the system's Python, becomes the second by exec: same
     process, same arguments, so signals and exit statuses need no forwarding.
     """
     try:
         if os.path.realpath(sys.prefix) == os.path.realpath(VENV):
-            _run(job)
+            _run(job, program)
         _become_the_venv()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -47,19 +48,19 @@ def _become_the_venv() -> NoReturn:
         _give_up("set-up is out of date")
 
 
-def _run(job: str) -> NoReturn:
+def _run(job: str, program: str) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if sys.path[0] != CHECKOUT:
         sys.path.insert(0, CHECKOUT)
     try:
-        from maintenance.shell import main
+        main = importlib.import_module("maintenance." + program).main
     except ModuleNotFoundError as error:
         # The system's Python went from 3.11 to 3.13 under the venv, say. A module
         # of our own that is missing is a bug, and may show as one.
         if (error.name or "").startswith("maintenance"):
             raise
         _give_up("set-up is out of date")
-    sys.exit(main.main(job))
+    sys.exit(main(job))
 
 
 def _problem() -> str:

@@ -100,7 +100,7 @@ _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+)"
 _TCP = rf"tcp://({_HOST}):({_PORT})"
 
 # Annotated kinds: `description` completes "expected …"; a private value is never printed whole.
-Name = Annotated[str, _like(r"(?!\.{1,2}\Z)[^/]{1,64}", 'a printable name without "/"')]
+Name = Annotated[str, _like(r"(?!\.{1,2}\Z)[^/]{1,64}", '1 to 64 characters without "/"')]
 Socket = Annotated[str, _like(rf"/[^\0]+|{_TCP}", 'a path, or such as "tcp://127.0.0.1:3310"')]
 Server = Annotated[str, _like(rf"{_HOST}(:{_PORT})?", 'a text such as "127.0.0.1:10051"')]
 Window = Annotated[
@@ -219,6 +219,10 @@ class Upload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_side: Count = 0
     png_to_jpeg: bool = False
     jpeg_quality: Quality = 85
+
+    def __post_init__(self) -> None:
+        if not self.types:
+            raise ConfigError("upload.types: at least one type is required")
 
 
 class Zabbix(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

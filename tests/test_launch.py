@@ -177,7 +177,8 @@ def test_scripts_are_thin_and_name_a_module_that_exists(script):
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         if isinstance(call.func, ast.Name) and call.func.id == "launch":
-            modules.add(f"maintenance.jobs.{ast.literal_eval(call.args[0])}")
+            job, *program = map(ast.literal_eval, call.args)
+            modules.add(f"maintenance.{program[0]}" if program else f"maintenance.jobs.{job}")
     assert modules
     assert all((ROOT / (module.replace(".", "/") + ".py")).is_file() for module in modules)
 

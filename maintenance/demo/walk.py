@@ -7,6 +7,7 @@ import shutil
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from maintenance.demo import claim, samples
@@ -53,9 +54,9 @@ What this demo made stays for you to look at, until the next one or: rm -r {root
 It holds the EICAR test string, which virus scanners take for a virus."""
 
 
-def main(argv: list[str]) -> int:
+def main(name: str, argv: Sequence[str] | None = None) -> int:
     """Show the demo and return the exit status: 0 when every step ended as it should."""
-    options = _options(argv)
+    options = _options(name, argv)
     os.umask(0o022)  # the jobs, started by root, read what we write as another user
     started, clock = time.time(), time.monotonic()
     story = Story(None if options.quiet or options.json else sys.stdout)
@@ -82,9 +83,9 @@ def main(argv: list[str]) -> int:
     return status
 
 
-def _options(argv: list[str]) -> argparse.Namespace:
+def _options(name: str, argv: Sequence[str] | None) -> argparse.Namespace:
     made = parser(DESCRIPTION)
-    made.prog = "demo"
+    made.prog = name
     made.add_argument(
         "--dir", type=Path, metavar="DIR",
         help=f"work in this directory: an empty one, or an earlier demo's ({claim.usual()})")

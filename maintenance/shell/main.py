@@ -25,9 +25,6 @@ def main(name: str, argv: Sequence[str] | None = None) -> int:
     """Run the job in module ``maintenance.jobs.NAME`` and return the exit status."""
     os.environ.update(PATH=PATH, LC_ALL="C.UTF-8")
     os.umask(0o077)
-    if name == "demo":  # not a job: it runs the others
-        walk = importlib.import_module("maintenance.demo.walk")
-        return int(walk.main(sys.argv[1:] if argv is None else list(argv)))
     job: Job = importlib.import_module(f"maintenance.jobs.{name}").JOB
     chosen = options.parser(job).parse_intermixed_args(argv)
     log = logs.start(job.script, _level(chosen), chosen.log_format)
