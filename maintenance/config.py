@@ -109,7 +109,7 @@ def _refuse_untrusted(file: str, info: os.stat_result) -> None:
             fault, repair = "writable by group or others", "chmod go-w"
         else:
             continue
-        raise ConfigError(f"{show(file)}: root starts us, but {show(step)} above it is {fault}: "
+        raise ConfigError(f"{show(file)}: root starts us, but {show(step)} on its way is {fault}: "
                           f"{repair} {show(step)}")
 
 
@@ -180,8 +180,9 @@ class _Reader:
     def value(self, name: str, raw: object, kind: object) -> object:
         origin, arguments = get_origin(kind), get_args(kind)
         if origin is tuple:
-            items = enumerate(_expect(list, name, raw, kind))
-            return tuple(self.value(f"{name}[{at}]", item, arguments[0]) for at, item in items)
+            items = tuple(self.value(f"{name}[{at}]", item, arguments[0])
+                          for at, item in enumerate(_expect(list, name, raw, kind)))
+            return msgspec.UNSET if msgspec.UNSET in items else items
         if origin is dict:
             table = _expect(dict, name, raw, kind)
             _refuse_unknown(f"{name}.", table, get_args(arguments[0]))

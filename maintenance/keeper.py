@@ -5,6 +5,8 @@ the standard library only and needs no access to our files. It starts the
 program in its own process group and waits for two things: the program's end,
 or the end of the job, which shows as end-of-file on the lifeline, a pipe whose
 other end only the job holds. The kernel closes that end however the job dies.
+Whatever the program leaves running becomes the keeper's child, also out of a
+session of its own, and is killed before the keeper ends.
 
 Argument: one JSON object with ``lifeline`` (descriptor), ``stop`` (signal
 number for a polite end), ``grace`` (seconds until SIGKILL), ``limits`` (list of
@@ -12,6 +14,7 @@ number for a polite end), ``grace`` (seconds until SIGKILL), ``limits`` (list of
 and ``argv``.
 """
 
+import ctypes
 import json
 import os
 import resource
@@ -22,9 +25,13 @@ import sys
 import time
 from typing import Any
 
+PDEATHSIG, SUBREAPER = 1, 36  # of prctl(2)
+CLEARING = 4.0  # seconds for what was killed to be gone
+
 
 def main(order: dict[str, Any]) -> int:
     """Run ``order`` to its end; return the program's status, 128+n for signal n."""
+    _prctl(SUBREAPER, 1)
     ended, bell = os.pipe()
     os.set_blocking(bell, False)
     signal.set_wakeup_fd(bell)
@@ -37,15 +44,18 @@ def main(order: dict[str, Any]) -> int:
     try:
         return _wait(order, child, ended)
     finally:
+        _clear_away()  # first: it might write into what is removed
         if order["remove"]:
             shutil.rmtree(order["remove"], ignore_errors=True)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _become(order: dict[str, Any]) -> None:
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # Python ignores the last two, and what is ignored stays so across exec.
+        for name in ("SIGCHLD", "SIGTERM", "SIGINT", "SIGHUP", "SIGPIPE", "SIGXFSZ"):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+        _prctl(PDEATHSIG, signal.SIGKILL)
         os.close(order["lifeline"])
         for name, value in order["limits"]:
             _, hard = resource.getrlimit(getattr(resource, name))
@@ -85,23 +95,45 @@ def _exit_status(status: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def keep() -> None:
-    """Run the order in ``sys.argv`` and take what is left of the group along."""
-    status = main(json.loads(sys.argv[1]))
-    sys.stdout.flush()
-    # A grandchild that stayed behind goes too; exiting first would leave it.
-    _kill_others()
-    os._exit(status)
-
-
-def _kill_others() -> None:
-    for entry in os.listdir("/proc"):  # noqa: PTH208 - a bare interpreter, kept small
-        if entry.isdigit() and int(entry) != os.getpid():
+def _clear_away() -> None:
+    """Kill all that is left; a killed parent's children come to us, so again until none is."""
+    deadline = time.monotonic() + CLEARING
+    while time.monotonic() < deadline:
+        for pid in _children():
             try:
-                if os.getpgid(int(entry)) == os.getpgrp():
-                    os.kill(int(entry), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 continue
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.005)
+        except ChildProcessError:
+            return
+
+
+def _children() -> list[int]:
+    found = []
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - a bare interpreter, kept small
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat", "rb") as stream:  # noqa: PTH123 - the same
+                    parent = stream.read().rpartition(b")")[2].split()[1]
+            except OSError:
+                continue
+            if int(parent) == os.getpid():
+                found.append(int(entry))
+    return found
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def keep() -> None:
+    """Run the order in ``sys.argv``."""
+    status = main(json.loads(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

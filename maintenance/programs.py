@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
@@ -19,6 +20,7 @@ from maintenance.text import show
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
 TAIL = 16384  # bytes of a program's output worth keeping
+CLEARING = 5.0  # seconds besides the grace in which a keeper has killed what is left
 # Looked up once, at import: after dropping privileges our own files may be out of reach.
 _PYTHON = os.path.realpath(sys.executable)
 _KEEPER = Path(__file__).with_name("keeper.py").read_text(encoding="utf-8")
@@ -82,7 +84,7 @@ class Child:
     """A running program that ends with us, also when we are killed."""
 
     def __init__(self, argv: Sequence[str], how: How, output: IO[bytes]) -> None:
-        """Start ``argv``; raises ToolError when the program is not installed."""
+        """Start ``argv``; raises ToolError when it is not installed or cannot be started."""
         program = find(argv[0])
         if program is None:
             raise ToolError(f"{show(argv[0])} is not installed (looked in {PATH})")
@@ -101,6 +103,9 @@ class Child:
                 user=None if account is None else account.uid,
                 group=None if account is None else account.gid,
                 extra_groups=None if account is None else account.groups)
+        except OSError as error:
+            os.close(self._life)
+            raise ToolError(f"{show(argv[0])}: {error.strerror}") from None
         finally:
             os.close(lifeline)
 
@@ -118,19 +123,21 @@ class Child:
         return self._keeper.poll() is not None
 
     def wait(self, seconds: float) -> int:
-        """Return the status; raises subprocess.TimeoutExpired."""
-        return self._keeper.wait(seconds)
+        """Return the status, 128+n for signal n; raises subprocess.TimeoutExpired."""
+        status = self._keeper.wait(seconds)
+        return status if status >= 0 else 128 - status
 
     def end(self) -> None:
         """Ask it to stop, and see to it that it did, with all it started."""
         if self._life >= 0:
             os.close(self._life)  # the keeper sees this as our end
             self._life = -1
-        deadline = time.monotonic() + self._grace + 2
+        deadline = time.monotonic() + self._grace + CLEARING
         while not self.ended and time.monotonic() < deadline:
             time.sleep(0.005)
-        if not self.ended:
-            os.killpg(self._keeper.pid, signal.SIGKILL)
+        if not self.ended or self._keeper.returncode < 0:  # somebody killed the keeper
+            with suppress(ProcessLookupError):
+                os.killpg(self._keeper.pid, signal.SIGKILL)
             self._keeper.wait()
 
 
@@ -142,9 +149,13 @@ def run(argv: Sequence[str], how: How | None = None) -> Ran:
     """
     how = how or How()
     output = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller in Ran
-    with Child(argv, how, output) as child:
-        try:
+    try:
+        with Child(argv, how, output) as child:
             return Ran(child.wait(how.limits.seconds), output)
-        except subprocess.TimeoutExpired:
-            raise ToolError(
-                f"{argv[0]}: no result after {how.limits.seconds:g} s") from None
+    except subprocess.TimeoutExpired:
+        output.close()
+        raise ToolError(
+            f"{show(argv[0])}: no result after {how.limits.seconds:g} s") from None
+    except BaseException:
+        output.close()
+        raise

@@ -52,7 +52,10 @@ class Size(int):
 
     def __new__(cls, value: str | int) -> Self:
         """Read a text or take a number; ValueError says what is wrong."""
-        return super().__new__(cls, _read(value, cls.units, cls.example))
+        number = _read(value, cls.units, cls.example)
+        if number >= 2**53:  # what a float no longer counts one by one, nor the system takes
+            raise ValueError(f"{value!r} is larger than any file")
+        return super().__new__(cls, number)
 
     def __str__(self) -> str:
         return _write(self, self.units) if self else "0"
@@ -77,7 +80,7 @@ class Share(float):
 def _read(value: str | float, units: dict[str, int], example: str) -> float:
     if not isinstance(value, str):
         return value
-    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)([A-Za-z%]?)", value)
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)([A-Za-z%]?)", value)
     if match and match[2] in units:
         return float(match[1]) * units[match[2]]
     if value == "0":

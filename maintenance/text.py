@@ -10,7 +10,8 @@ def show(name: str | bytes | os.PathLike[str]) -> str:
     ``\u{N}``; a backslash or double quote gets a backslash, which keeps the
     real text ``\xff`` apart from the byte.
     """
-    text = os.fsencode(name).decode("utf-8", "surrogateescape")
+    plain = os.fspath(name)
+    text = plain if isinstance(plain, str) else plain.decode("utf-8", "surrogateescape")
     return "".join(_printable(character) for character in text)
 
 

@@ -87,7 +87,7 @@ class Clamd:
             with self._talk(timeout) as (link, deadline):
                 try:
                     link.sendall(b"zINSTREAM\0")
-                    for chunk in chunks:
+                    for chunk in filter(None, chunks):  # an empty one would end the stream
                         _hurry(link, deadline)
                         link.sendall(struct.pack("!I", len(chunk)) + chunk)
                     link.sendall(struct.pack("!I", 0))

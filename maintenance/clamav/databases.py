@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,21 +95,33 @@ def stamps(where: Path) -> tuple[tuple[str, int, int, int, int], ...]:
     """Return the identity of every database file, without reading any."""
     try:
         with os.scandir(where) as entries:
-            files = [entry.name for entry in entries if _is_database(entry)]
-        found = [(name, (where / name).stat()) for name in sorted(files)]
+            files = sorted(entry.name for entry in entries if _is_database(entry))
     except FileNotFoundError:
         return ()
     except OSError as error:
         raise ToolError(f"{show(where)}: {error.strerror}") from None
-    return tuple((name, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
-                 for name, info in found)
+    return tuple(one for name in files for one in _stamp(where / name))
+
+
+def _stamp(path: Path) -> Iterator[tuple[str, int, int, int, int]]:
+    try:
+        info = path.stat()
+    except FileNotFoundError:  # gone since it was listed; its directory is not
+        return
+    except OSError as error:
+        raise ToolError(f"{show(path)}: {error.strerror}") from None
+    yield path.name, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
 
 def _is_database(entry: os.DirEntry[str]) -> bool:
-    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - no Path per entry
-    if suffix not in SUFFIXES or entry.name.startswith((".", "tmp.")) or entry.name == CANARY:
-        return False
-    return entry.is_file()
+    """Tell whether clamd would load it: it takes hidden files and any case, too."""
+    suffix = _suffix(entry.name)
+    return suffix in SUFFIXES and entry.name != CANARY and entry.is_file()
+
+
+def _suffix(name: str) -> str:
+    # Not Path.suffix, for which the hidden file ".ndb" has none.
+    return name[name.rfind("."):].lower() if "." in name else ""
 
 
 def _holds_databases(where: Path) -> bool:
@@ -131,7 +144,7 @@ def _database(path: Path) -> Database:
             last = chunk
             chunk = stream.read(2**20)
     sha256 = digest.hexdigest()
-    if path.suffix in CONTAINERS:
+    if _suffix(path.name) in CONTAINERS:
         version, signatures, built = header(head, path)
         return Database(path.name, path.stem, version, signatures, built, sha256)
     return Database(path.name, path.name, None, lines + (not last.endswith(b"\n")), None, sha256)
@@ -147,15 +160,21 @@ def header(head: bytes, path: Path) -> tuple[int, int, float | None]:
     try:
         if fields[0] != "ClamAV-VDB":
             raise ValueError
-        return int(fields[2]), int(fields[3]), _built(fields)
+        return _number(fields[2]), _number(fields[3]), _built(fields)
     except (ValueError, IndexError):
         raise ToolError(f"{show(path)}: damaged, it has no ClamAV header;"
                         " remove it and run update-definitions") from None
 
 
+def _number(text: str) -> int:
+    if re.fullmatch("[0-9]{1,10}", text) is None:
+        raise ValueError
+    return int(text)
+
+
 def _built(fields: list[str]) -> float | None:
-    if len(fields) > 8 and fields[8].strip().isdigit():
-        return float(fields[8])
+    if len(fields) > 8 and fields[8].strip():
+        return float(_number(fields[8].strip()))
     match = _BUILT.match(fields[1])
     if match is None:
         return None

@@ -5,7 +5,7 @@ import signal
 import struct
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,22 +115,35 @@ class Running:
 
 
 def running(directory: Path) -> Running | None:
-    """Return another freshclam on ``directory``, a daemon first."""
-    found = [one for one in _others() if _works_in(one[1], directory)]
+    """Return another freshclam on ``directory``, a daemon first.
+
+    One of a user who may not write there is not believed: anybody can call a
+    process freshclam, and would keep us from fetching anything.
+    """
+    if not directory.exists():
+        return None
+    trusted = {0, os.geteuid(), directory.stat().st_uid}
+    found = [one for one in _others(trusted) if _works_in(one[1], directory)]
     runs = [Running(pid, any(word in {"-d", "--daemon"} or word.startswith("--daemon=")
                              for word in words)) for pid, words in found]
     return min(runs, key=lambda one: not one.daemon, default=None)
 
 
-def _others() -> Iterator[tuple[int, list[str]]]:
+def _others(trusted: Collection[int]) -> Iterator[tuple[int, list[str]]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if (entry / "comm").read_text().strip() == "freshclam":
+                if ((entry / "comm").read_text().strip() == "freshclam"
+                        and _uid((entry / "status").read_text()) in trusted):
                     words = (entry / "cmdline").read_bytes().split(b"\0")
                     yield int(entry.name), [os.fsdecode(word) for word in words if word]
             except OSError:
                 continue
+
+
+def _uid(status: str) -> int:
+    line = next((line for line in status.splitlines() if line.startswith("Uid:")), "Uid: -1")
+    return int(line.split()[1])  # the real one: /proc's owner is root for many a process
 
 
 def _works_in(words: Sequence[str], directory: Path) -> bool:

@@ -12,7 +12,7 @@ from maintenance.verdict import CLEAN, Answer, infected, unknown
 CHUNK = 64 * 2**10  # bytes of one INSTREAM chunk
 LIMITS = "Heuristics.Limits.Exceeded"
 STREAM_LIMIT = "INSTREAM size limit exceeded. ERROR"
-_NUMBERED = re.compile(r"(\d+): (.*)", re.DOTALL)
+_NUMBERED = re.compile(r"([0-9]{1,10}): (.*)", re.DOTALL)
 # The name is one that clamd makes up (`fd[12]`, `stream`): ours never travel.
 # With ExtendedDetectionInfo, as on Debian, a signature carries the file's MD5 and size.
 _EXTENDED = re.compile(r"\([0-9a-f]{32,64}:\d+\)$")

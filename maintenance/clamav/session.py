@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from maintenance.clamav import protocol
-from maintenance.clamav.connection import Clamd, send_descriptor
+from maintenance.clamav.connection import LONGEST, Clamd, send_descriptor
 from maintenance.verdict import Answer, unknown
 
 MOST = 64  # requests in flight beyond which clamd was seen to lose replies
 PER_LINK = 16  # as fast as one connection gets
 KEEP_ALIVE = 10.0  # seconds; clamd closes a session that is silent for 30
+GRACE = 5.0  # seconds: clamd's own limit on scan time has to be able to answer first
 
 T = TypeVar("T")
 
@@ -35,7 +36,11 @@ class Session(Generic[T]):
     def __init__(self, clamd: Clamd, timeout: float) -> None:
         """Connect; raises OSError."""
         self.link = clamd.connect(timeout)
-        self.link.sendall(b"zIDSESSION\0")
+        try:
+            self.link.sendall(b"zIDSESSION\0")
+        except OSError:
+            self.link.close()
+            raise
         self.waiting: dict[int, Question[T]] = {}
         self._timeout = timeout
         self._number = 0
@@ -62,23 +67,25 @@ class Session(Generic[T]):
             raise SessionLost(f"clamd hung up ({error.strerror or error})") from None
         if not data:
             raise SessionLost("clamd ended before it answered")
-        self.heard = time.monotonic()
         *replies, self._buffer = (self._buffer + data).split(b"\0")
         for reply in replies:
             yield from self._match(reply.decode("utf-8", "backslashreplace"))
+        if len(self._buffer) > LONGEST:
+            raise SessionLost("clamd sends what is no reply")
 
     def _match(self, reply: str) -> Iterator[tuple[Question[T], Answer]]:
         split = protocol.numbered(reply)
         if split is None:
             raise SessionLost(f"clamd: {reply}")
         question = self.waiting.pop(split[0], None)
-        if question is not None:  # else the PONG that kept the session alive
+        if question is not None:  # else the PONG that kept the session alive: no progress
+            self.heard = time.monotonic()
             yield question, protocol.answer(split[1])
 
     def tend(self) -> None:
         """Keep a waiting session alive; raises SessionLost when it waited too long."""
         now = time.monotonic()
-        if self.waiting and now - self.heard > self._timeout:
+        if self.waiting and now - self.heard > self._timeout + GRACE:
             raise SessionLost(f"clamd gave no answer within {self._timeout:g} s")
         if now - self._sent > KEEP_ALIVE:
             self._number += 1
@@ -102,10 +109,14 @@ class Scanner(Generic[T]):
         self._room = max(1, min(in_flight, MOST))
         self._selector = selectors.DefaultSelector()
         self._sessions: list[Session[T]] = []
-        for _ in range(max(1, self._room // PER_LINK)):
-            session = Session[T](clamd, timeout)
-            self._sessions.append(session)
-            self._selector.register(session.link, selectors.EVENT_READ, session)
+        try:
+            for _ in range(max(1, self._room // PER_LINK)):
+                session = Session[T](clamd, timeout)
+                self._sessions.append(session)
+                self._selector.register(session.link, selectors.EVENT_READ, session)
+        except OSError:
+            self.close()
+            raise
 
     def scan(self, questions: Iterable[Question[T]]) -> Iterator[tuple[Question[T], Answer]]:
         """Yield each question with its answer as they come.
@@ -164,7 +175,7 @@ class Scanner(Generic[T]):
     def _bury(self, session: Session[T], why: str) -> Iterator[tuple[Question[T], Answer]]:
         self.lost = self.lost or why
         self._selector.unregister(session.link)
-        self._sessions.remove(session)
         session.close()
-        for question in session.waiting.values():
-            yield question, unknown(why)
+        while session.waiting:  # one at a time: who stops here still finds the rest in `waiting`
+            yield session.waiting.popitem()[1], unknown(why)
+        self._sessions.remove(session)

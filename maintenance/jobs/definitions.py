@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from maintenance.clamav import freshclam, system
+from maintenance.clamav import databases, freshclam, system
 from maintenance.clamav.canary import Canary
 from maintenance.clamav.caretaker import Caretaker
 from maintenance.clamav.freshclam import Sources
@@ -26,6 +26,7 @@ from maintenance.shell.main import lock_of
 from maintenance.shell.options import duration
 from maintenance.shell.successor import Successor
 from maintenance.text import show
+from maintenance.times import iso
 
 
 @dataclass(slots=True)
@@ -103,9 +104,28 @@ def _read(context: Context, prepared: Prepared, known: Generation | None) -> Def
         definitions = on_disk(context.config)
         _verify(definitions, known)
     except ImagewardenError as error:
-        context.trouble(str(error))
+        why = _why_none(prepared, str(error))
+        if why is not None:
+            context.trouble(why)
         return None
     return definitions
+
+
+def _why_none(prepared: Prepared, error: str) -> str | None:
+    """Return what to say of definitions that cannot be read; None: it has been said."""
+    fetched = prepared.fetched
+    if databases.stamps(prepared.directory):
+        return error
+    if prepared.failure is not None:
+        return None
+    if fetched.until is not None:
+        return f"no definitions yet, and the mirror refuses us until {iso(fetched.until)}"
+    return _failure(fetched.status) if fetched.status else error
+
+
+def _failure(status: int | None) -> str:
+    meaning = freshclam.STATUSES.get(status or 0, "see its lines in the log")
+    return f"freshclam failed with status {status}: {meaning}"
 
 
 def _verify(definitions: Definitions, known: Generation | None) -> None:
@@ -134,8 +154,7 @@ def _judge(context: Context, prepared: Prepared, definitions: Definitions,
     report.generation = generation.number
     report.databases = _changes(definitions, known)
     if fetched.outcome == "failed" and prepared.failure is None:
-        meaning = freshclam.STATUSES.get(status or 0, "see its lines in the log")
-        context.trouble(f"freshclam failed with status {status}: {meaning}")
+        context.trouble(_failure(status))
     elif fetched.outcome == "cool-down":
         _mind_age(context, definitions, generation)
 

@@ -40,6 +40,13 @@ class Definitions:
         """Return their generation; ``confirmed``: freshclam says they are the newest."""
         return ledger.generations.met(self.fingerprint, self.engine, self.facts(), confirmed)
 
+    def number(self, ledger: Ledger, *, dry: bool) -> int | None:
+        """Return the generation's number; a dry run gives a new one none."""
+        if not dry:
+            return self.met(ledger).number
+        known = ledger.generations.current()
+        return known.number if known and known.fingerprint == self.fingerprint else None
+
 
 def directory_of(config: Config) -> Path:
     """Return the database directory."""

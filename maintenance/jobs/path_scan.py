@@ -14,7 +14,7 @@ from maintenance.jobs.rescan_report import Infected, RescanReport, StoreResult, 
 from maintenance.ledger.images import Asked
 from maintenance.settings import Store
 from maintenance.shell.job import Context
-from maintenance.store.identity import READ, Stamp, key_of, path_of, stamp
+from maintenance.store.identity import DIRECTORY, READ, Stamp, key_of, path_of, stamp
 from maintenance.store.tree import NotAnImage, Tree, Vanished
 from maintenance.store.walk import Image, Unread, walk
 from maintenance.text import show
@@ -36,7 +36,7 @@ class Named:
 def scan_paths(context: Context, report: RescanReport) -> None:
     """Scan what was named; what lies in a store is booked, the rest only reported."""
     definitions = on_disk(context.config)
-    report.generation = definitions.met(context.ledger).number
+    report.generation = definitions.number(context.ledger, dry=context.options.dry_run)
     report.databases = shown(definitions.facts())
     with proven_engine(context.config, definitions) as engine:
         report.canary, report.hidden_limits = True, engine.hides_limits
@@ -181,6 +181,7 @@ def _files(real: bytes) -> Iterator[Opened | Unopened]:
 
 
 def _tree(real: bytes) -> Iterator[Opened | Unopened]:
+    os.close(os.open(real, DIRECTORY))  # or an OSError says why not
     with Tree(Path(os.fsdecode(real))) as tree:
         for met in walk(tree.fd):
             path = path_of(met.key)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from maintenance.errors import StoreError, UsageError
+from maintenance.errors import EngineError, StoreError, UsageError
 from maintenance.jobs import path_scan
 from maintenance.jobs.engines import Engine, proven_engine
 from maintenance.jobs.generation import Definitions, on_disk, shown
@@ -53,7 +53,8 @@ def rescan(context: Context) -> RescanReport:
         try:
             for definitions in _generations(context, report):
                 need = Need(report.generation or 0, time.time(), context.options.full)
-                _serve(context, opened, definitions, need, deadline, report)
+                with context.going_on():
+                    _serve(context, opened, definitions, need, deadline, report)
         finally:
             for one in opened:
                 _conclude(one, report)
@@ -71,12 +72,7 @@ def _generations(context: Context, report: RescanReport) -> Iterator[Definitions
         if definitions.fingerprint in served:
             return
         served.add(definitions.fingerprint)
-        if context.options.dry_run:
-            known = context.ledger.generations.current()
-            same = known is not None and known.fingerprint == definitions.fingerprint
-            report.generation = known.number if known is not None and same else None
-        else:
-            report.generation = definitions.met(context.ledger).number
+        report.generation = definitions.number(context.ledger, dry=context.options.dry_run)
         report.databases = shown(definitions.facts())
         yield definitions
 
@@ -121,12 +117,19 @@ def _serve(context: Context, opened: Sequence[OpenStore], definitions: Definitio
             one.result.left = one.images.count_due(need) + one.census.changed
         if not any(one.result.left for one in opened) or context.options.dry_run:
             return
-        with context.going_on(), proven_engine(context.config, definitions) as engine:
-            report.canary = True
-            report.hidden_limits = engine.hides_limits
-            if _ask(context, opened, engine, need, deadline, report) is None:
-                return
-    context.log.warning("the engine was lost %d times; the rest waits for the next run", REVIVALS)
+        try:
+            with proven_engine(context.config, definitions) as engine:
+                report.canary = True
+                report.hidden_limits = engine.hides_limits
+                if _ask(context, opened, engine, need, deadline, report) is None:
+                    return
+        except EngineError as error:
+            if report.canary is None:  # there was none to begin with
+                raise
+            context.log.warning("%s", error)
+            break
+    report.engine_lost = True
+    context.log.warning("the engine was lost; the rest waits for the next run")
 
 
 def _ask(context: Context, opened: Sequence[OpenStore], engine: Engine, need: Need,

@@ -59,6 +59,7 @@ class RescanReport:
     databases: list[dict[str, object]] = field(default_factory=list)
     canary: bool | None = None
     hidden_limits: bool = False
+    engine_lost: bool = False  # in the middle, for good
     bytes: int = 0
 
     def found(self, one: Infected) -> None:
@@ -76,7 +77,7 @@ class RescanReport:
     def status(self) -> Exit:
         """Return 4 while an infected image is in the store, 3 when something was not checked."""
         return worst([Exit.INFECTED] * bool(self.infected_total)
-                     + [Exit.INCOMPLETE] * bool(self.undone_total))
+                     + [Exit.INCOMPLETE] * (self.engine_lost or bool(self.undone_total)))
 
     def members(self) -> dict[str, object]:
         """Return the rescan's part of its JSON result."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from maintenance.errors import Exit, UsageError
+from maintenance.errors import Exit, LedgerError, UsageError
 from maintenance.ledger.generations import Generation
 from maintenance.ledger.images import Coverage
 from maintenance.shell.job import Context, Job
@@ -52,6 +52,9 @@ class StatusReport:
 
 def store_status(context: Context) -> StatusReport:
     """Read the ledger and nothing else."""
+    if not context.config.state.is_dir():
+        raise LedgerError(f"{show(context.config.state)}: not there yet;"
+                          " the first update-definitions makes it")
     ledger = context.ledger
     generation = ledger.generations.current()
     name = context.options.store

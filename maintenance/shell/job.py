@@ -18,7 +18,9 @@ if TYPE_CHECKING:  # SQLAlchemy takes 200 ms that an upload must not wait for
 
 OUTCOMES = {Exit.DONE: "done", Exit.INCOMPLETE: "incomplete", Exit.INFECTED: "infected",
             Exit.BUSY: "busy"}  # any other status: failed
-SEVERITY = (Exit.FAILED, Exit.INFECTED, Exit.INCOMPLETE, Exit.REFUSED, Exit.DONE)
+# BUSY and CONFIG are those of a rescan that was waited for.
+SEVERITY = (Exit.FAILED, Exit.CONFIG, Exit.INFECTED, Exit.INCOMPLETE, Exit.REFUSED, Exit.BUSY,
+            Exit.DONE)
 
 
 class Report(Protocol):
@@ -54,6 +56,7 @@ class Context:
     troubles: list[str] = field(default_factory=list)  # each makes the run a failed one
     run_generation: int | None = None  # what a completed rescan brought the stores to
     account: Account | None = None  # whom a job started by root becomes
+    ready: bool = False  # the job's directories are there: its run can be recorded
     prepared: Any = None  # what the job's ``prepare`` leaves to its ``run``
     report: Report | None = None  # what is known so far, should the run be stopped
     _ledger: "Ledger | None" = None

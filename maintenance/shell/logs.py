@@ -44,6 +44,13 @@ class _LogFile(WatchedFileHandler):
         fd = os.open(self.baseFilename, flags, 0o640)
         return os.fdopen(fd, "a", encoding="utf-8", errors="backslashreplace")
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; a file that cannot be opened again after a rotation ends no run."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002
         """Stay silent: a full log disk must not take the run's own work down."""
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from maintenance import config as configuration
-from maintenance.errors import Busy, ConfigError, Exit, ImagewardenError
+from maintenance.errors import Busy, ConfigError, Exit, ImagewardenError, UsageError
 from maintenance.programs import PATH, Account
 from maintenance.shell import account, logs, options, result, signals
 from maintenance.shell.job import Context, Job
@@ -26,15 +26,16 @@ def main(name: str, argv: Sequence[str] | None = None) -> int:
     os.environ.update(PATH=PATH, LC_ALL="C.UTF-8")
     os.umask(0o077)
     job: Job = importlib.import_module(f"maintenance.jobs.{name}").JOB
-    chosen = options.parser(job).parse_intermixed_args(argv)
+    words = options.names_apart(sys.argv[1:] if argv is None else argv)
+    chosen = options.parser(job).parse_intermixed_args(words)
     log = logs.start(job.script, _level(chosen), chosen.log_format)
     signals.listen()
     try:
         context = _context(job, chosen, log)
         return _run(job, context)
-    except ConfigError as error:
+    except (ConfigError, UsageError) as error:
         log.error("%s", error)
-        return error.status
+        return int(error.status)
     except signals.Stopped as stopped:
         return stopped.status
 
@@ -67,7 +68,7 @@ def _run(job: Job, context: Context) -> int:
             context.log.warning("%s", stopped)
         except Busy as busy:
             return _busy(job, context, started, busy)
-        except ConfigError:
+        except (ConfigError, UsageError):
             raise
         except ImagewardenError as error:
             context.trouble(str(error))
@@ -86,20 +87,22 @@ def _ready(job: Job, context: Context, now: float) -> Iterator[None]:
     """Take the log and the lock as the job's user, then become him for good."""
     entry = configuration.job_user(context.config)
     who = context.account = None if entry is None else account.account_of(entry)
-    if job.records:
-        _directories(context, who)
     with ExitStack() as stack:
-        with account.acting_as(who):
-            if job.records and context.config.logs is not None:
-                logs.add_file(context.config.logs / f"{job.name}.log",
-                              context.options.log_format)
-            if job.records and job.locked(context.options):
-                stack.enter_context(only_one(lock_of(context, job.name), now))
-        if job.remembers:  # now: later our own files may be out of reach
-            importlib.import_module("maintenance.ledger.ledger")
-        if job.prepare is not None:
-            job.prepare(context)
-        account.become(who)
+        try:
+            if job.records:
+                _directories(context, who)
+            with account.acting_as(who):
+                if job.records and context.config.logs is not None:
+                    logs.add_file(context.config.logs / f"{job.name}.log",
+                                  context.options.log_format)
+                if job.records and job.locked(context.options):
+                    stack.enter_context(only_one(lock_of(context, job.name), now))
+            if job.prepare is not None:
+                job.prepare(context)
+        finally:  # whatever failed, and a signal too, must not be recorded as root
+            if job.remembers:  # now: later our own files may be out of reach
+                importlib.import_module("maintenance.ledger.ledger")
+            account.become(who)
         yield
 
 
@@ -113,6 +116,7 @@ def _directories(context: Context, who: Account | None) -> None:
     account.ensure_directory(context.config.state / "locks", account.STATE_MODE, who)
     if context.config.logs is not None:
         account.ensure_directory(context.config.logs, account.LOGS_MODE, who)
+    context.ready = True
 
 
 def _busy(job: Job, context: Context, started: float, busy: Busy) -> int:
@@ -126,7 +130,7 @@ def _busy(job: Job, context: Context, started: float, busy: Busy) -> int:
 
 def _leave(ending: result.Ending, context: Context) -> int:
     members = ending.members(result.host_name(context))
-    if ending.job.records and not getattr(context.options, "dry_run", False):
+    if context.ready and not getattr(context.options, "dry_run", False):
         lost = result.record(ending, context, members)
         if lost is not None and lost not in context.troubles:
             context.log.error("%s", lost)

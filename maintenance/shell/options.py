@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Sequence
 
 from maintenance import __version__
 from maintenance.settings import Duration
@@ -27,6 +28,20 @@ def parser(job: Job) -> argparse.ArgumentParser:
         common.add_argument("--dry-run", action="store_true",
                             help="say what would be done and change nothing")
     return made
+
+
+def names_apart(argv: Sequence[str]) -> list[str]:
+    """Return ``argv`` without its ``--``; what follows it can no longer be an option.
+
+    parse_intermixed_args forgets the ``--`` and parses a second time: an upload
+    called ``-h`` would print the help and end with 0, which says clean.
+    """
+    if "--" not in argv:
+        return list(argv)
+    at = list(argv).index("--")
+    names = [f"./{name}" if name.startswith("-") and name != "-" else name
+             for name in argv[at + 1:]]
+    return [*argv[:at], *names]
 
 
 def duration(text: str) -> float:

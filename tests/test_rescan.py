@@ -1,0 +1,500 @@
+"""rescan-store from end to end, with an engine of its own."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+
+import pytest
+
+from tests.processes import (
+    ROOT,
+    Namespace,
+    family,
+    killed_at_every_step,
+    lives,
+    named,
+    started,
+)
+from tests.site import BAD, LATER, body_signature, wait_until
+
+CLAMD = "/usr/sbin/clamd"
+HOSTILE = [
+    b"clean.jpg\nx", b"a: OK", b"b FOUND", b"-h", b"@x.jpg", b"$(touch pwned).jpg",
+    b"'\"; `x` \\.jpg", b"\xff\xfe.jpg", b"\x1b[31mred\r\x07\xc2\x9b.jpg", b"n" * 251 + b".jpg",
+    "no reply from clamd\u2028lstat() \u202e.jpg".encode(), b" ", b"a\tb", b"...", b"-o7.png",
+]
+
+
+def both(site):
+    """One clean and one bad image, checked."""
+    site.image("a.jpg")
+    site.image("sub/bad.jpg", BAD)
+    site.update()
+    assert site.rescan()[0] == 4
+    return site
+
+
+def one_store(result):
+    return result["stores"][0]
+
+
+def verdicts(site):
+    """What the ledger holds of every image."""
+    with closing(sqlite3.connect(f"file:{site.state}/ledger.sqlite?mode=ro", uri=True)) as ledger:
+        return ledger.execute("SELECT key, inode, verdict, signature, generation, missing_since"
+                              " FROM images ORDER BY key").fetchall()
+
+
+def booked(site):
+    try:
+        return sum(row[2] is not None for row in verdicts(site))
+    except sqlite3.Error:
+        return 0
+
+
+# --- verdicts
+
+
+def test_every_image_gets_its_verdict_and_the_result_says_so(site):
+    site.image("a.jpg")
+    site.image("sub/bad.jpg", BAD)
+    (site.store / "link.jpg").symlink_to(site.store / "sub/bad.jpg")
+    os.mkfifo(site.store / "fifo")
+    update = site.update()
+    status, result = site.rescan()
+    assert (status, result["outcome"], result["job"]) == (4, "infected", "rescan")
+    assert one_store(result) == {
+        "name": "uploads", "images": 2, "full": 2, "delta": 0, "current": 0, "clean": 1,
+        "infected": 1, "unknown": 0, "missing": 0, "left": 0}
+    assert result["infected"] == [{
+        "store": "uploads", "path": "sub/bad.jpg", "signature": "Test.Bad.UNOFFICIAL",
+        "action": "reported", "ticket": None}]
+    assert (result["infected_total"], result["undone"], result["undone_total"]) == (1, [], 0)
+    assert result["definitions"] == {
+        "generation": update["generation"],
+        "databases": [{"name": "test.ndb", "version": None, "signatures": 1, "built": None}]}
+    assert (result["canary"], result["bytes"]) == (True, len(b"clean enough") + len(BAD))
+
+
+def test_a_second_run_scans_nothing_and_needs_no_engine(site):
+    both(site)
+    fake = site.root / "clamd"
+    fake.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "$VERSION" || touch "$STARTED"\n'
+                    .replace("$VERSION", subprocess.run([CLAMD, "--version"], text=True, check=True,
+                                                        capture_output=True).stdout.strip())
+                    .replace("$STARTED", f"{site.root}/started"))
+    fake.chmod(0o755)
+    with Namespace(f"mount --bind {fake} {CLAMD}") as unable:
+        ended = site.run("rescan-store", "--json", wrap=unable.wrap)
+        assert (ended.status, ended.json["canary"]) == (4, None)
+        assert one_store(ended.json)["current"] == 2
+        assert ended.json["infected_total"] == 1, "an infected image is listed until it is gone"
+        assert not (site.root / "started").exists()
+        site.image("new.jpg")
+        assert site.run("rescan-store", wrap=unable.wrap).status == 1
+        assert (site.root / "started").exists(), "this is how a started engine would have shown"
+
+
+@pytest.mark.parametrize("change", ["content", "same size and mtime", "chmod", "replaced"])
+def test_a_changed_image_is_scanned_again_and_only_that_one(site, change):
+    both(site)
+    path = site.store / "a.jpg"
+    before = path.stat()
+    if change == "content":
+        path.write_bytes(BAD)
+    elif change == "same size and mtime":
+        path.write_bytes(b"CLEAN ENOUGH")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    elif change == "chmod":
+        path.chmod(0o600)
+    else:
+        site.image("draft", BAD)
+        (site.store / "draft").rename(path)
+    _, result = site.rescan()
+    assert (one_store(result)["full"], one_store(result)["current"]) == (1, 1)
+    assert result["infected_total"] == (2 if change in {"content", "replaced"} else 1)
+
+
+def test_new_definitions_make_everything_due_and_a_repaired_image_is_clean_again(site):
+    both(site)
+    site.image("later.jpg", LATER)
+    assert site.rescan()[1]["infected_total"] == 1
+    site.feed(body_signature("Test.Bad", BAD) + body_signature("Test.Later", LATER))
+    site.update()
+    _, result = site.rescan()
+    assert (result["infected_total"], one_store(result)["full"]) == (2, 3)
+    for name in ("later.jpg", "sub/bad.jpg"):
+        site.image(name, b"repaired")
+    status, result = site.rescan()
+    assert (status, one_store(result)["clean"]) == (0, 3)
+
+
+def test_databases_copied_in_by_hand_are_a_new_generation(site):
+    both(site)
+    site.image("later.jpg", LATER)
+    (site.databases / "more.ndb").write_text(body_signature("Test.Later", LATER))
+    _, result = site.rescan()
+    assert result["infected_total"] == 2
+    assert result["definitions"]["generation"] == 2
+
+
+def test_full_asks_about_what_is_current_too(site):
+    both(site)
+    _, result = site.rescan("--full")
+    assert one_store(result)["full"] == 2
+    assert result["canary"] is True
+
+
+def test_hostile_names_are_found_and_their_neighbours_are_not(site):
+    for name in HOSTILE:
+        site.image(b"bad/" + name, BAD)
+        site.image(b"clean/" + name)
+    site.image("bad/clean.jpg")  # its neighbour has a newline after this name
+    site.image(b"dir\n\xff/in it.jpg", BAD)
+    site.update()
+    ended = site.run("rescan-store", "--json", "-v")
+    shown = {one["path"] for one in ended.json["infected"]}
+    assert len(shown) == len(HOSTILE) + 1, "no two names look alike"
+    assert all(path.startswith("bad/") or "in it" in path for path in shown)
+    assert "bad/clean.jpg" not in shown
+    assert one_store(ended.json)["clean"] == len(HOSTILE) + 1
+    log = (site.root / "logs/rescan.log").read_text(encoding="utf-8")
+    for text in (ended.err, log, *shown):
+        assert all(line.isprintable() for line in text.splitlines() or [text])
+        assert all(char.isprintable() or char == "\n" for char in text)
+    assert ended.err.count("infected: uploads: ") == len(shown)
+    assert not list(site.root.rglob("pwned"))
+
+
+# --- paths
+
+
+def test_paths_inside_and_outside_a_store_are_scanned_and_only_the_former_booked(site):
+    both(site)
+    outside = site.root / "elsewhere"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep/bad.txt").write_bytes(BAD)
+    site.image("new.jpg", BAD)
+    status, result = site.rescan(site.store / "new.jpg", outside, site.store / "sub")
+    assert (status, result["infected_total"]) == (4, 3)
+    found = {(one["store"], one["path"]) for one in result["infected"]}
+    assert found == {("uploads", "new.jpg"), ("uploads", "sub/bad.jpg"),
+                     (None, str(outside / "deep/bad.txt"))}
+    assert {one["name"] for one in result["stores"]} == {"uploads", None}
+    assert site.coverage()["infected"] == 2
+
+
+def test_paths_come_from_stdin_separated_by_nul(site):
+    both(site)
+    odd = site.image(b"odd\nname \xff.jpg", BAD)
+    ended = site.run("rescan-store", "-", "--json", stdin=odd + b"\0" + os.fsencode(
+        site.store / "a.jpg"))
+    assert (ended.status, ended.json["infected_total"]) == (4, 1)
+    assert one_store(ended.json)["clean"] == 1
+    assert site.run("rescan-store", "-").status == 0, "no names, nothing to do"
+
+
+def test_what_cannot_be_opened_among_paths_is_undone_and_the_rest_is_scanned(site):
+    both(site)
+    os.mkfifo(site.store / "fifo")
+    closed = site.root / "closed"
+    closed.mkdir(mode=0)
+    status, result = site.rescan(site.root / "missing", site.store / "fifo", closed,
+                                 site.store / "a.jpg")
+    assert one_store(result) is not None
+    assert sum(one["clean"] for one in result["stores"]) == 1
+    assert result["undone_total"] == (2 if ROOT else 3)
+    assert status == 3
+
+
+def test_a_named_link_is_judged_by_what_it_leads_to(site):
+    both(site)
+    (site.root / "link").symlink_to(site.store / "sub/bad.jpg")
+    status, result = site.rescan(site.root / "link")
+    assert (status, result["infected"][0]["path"]) == (4, "sub/bad.jpg")
+
+
+def test_paths_take_no_lock(site):
+    both(site)
+    with started(site.command("rescan-store", "-")) as job:
+        wait_until(lambda: named(family(job.pid), "clamd"))
+        assert site.rescan(site.store / "a.jpg")[0] == 0
+        assert site.rescan()[0] == 4
+        job.stdin.close()
+        assert job.wait(30) == 0
+
+
+# --- stores that are not what they were
+
+
+@pytest.mark.parametrize("fault", ["missing", "file", "no marker", "empty", "half"])
+def test_a_store_that_is_not_itself_fails_and_nothing_changes(site, fault):
+    for number in range(5):
+        site.image(f"{number}.jpg")
+    site.image(".mounted")
+    site.write_config(store={"marker": ".mounted"})
+    site.update()
+    assert site.rescan()[0] == 0
+    before, coverage = verdicts(site), site.coverage()
+    aside = site.root / "aside"
+    if fault == "half":
+        aside.mkdir()
+        for path in sorted(site.store.iterdir())[2:]:
+            path.rename(aside / path.name)
+    else:
+        site.store.rename(aside)
+    if fault == "file":
+        site.store.write_text("")
+    elif fault in {"empty", "no marker"}:
+        site.store.mkdir()
+    if fault in {"empty", "half"}:
+        site.write_config()
+    ended = site.run("rescan-store", "--json")
+    assert (ended.status, ended.json["outcome"]) == (1, "failed")
+    assert ended.err.count("\n") == 1
+    assert "uploads" in ended.err
+    assert verdicts(site) == before
+    assert site.coverage() == coverage
+    if fault in {"empty", "half"}:
+        status, result = site.rescan("--accept-missing")
+        assert (status, one_store(result)["missing"]) == (0, 6 if fault == "empty" else 4)
+        assert site.rescan()[0] == 0
+    else:
+        if site.store.is_dir():
+            site.store.rmdir()
+        elif site.store.exists():
+            site.store.unlink()
+        aside.rename(site.store)
+        assert site.rescan()[0] == 0
+
+
+def test_a_store_that_failed_does_not_stop_the_other(site):
+    site.image("bad.jpg", BAD)
+    site.update()
+    text = site.config.read_text()
+    site.config.write_text(text.replace(
+        "[[store]]", '[[store]]\nname = "gone"\npath = "/no/such"\n[[store]]'))
+    status, result = site.rescan()
+    assert (status, result["infected_total"], len(result["stores"])) == (1, 1, 1)
+
+
+def test_a_few_missing_images_are_counted_and_found_again(site):
+    for number in range(4):
+        site.image(f"{number}.jpg")
+    site.update()
+    site.rescan()
+    (site.store / "3.jpg").rename(site.root / "3.jpg")
+    status, result = site.rescan()
+    assert (status, one_store(result)["missing"], one_store(result)["images"]) == (0, 1, 3)
+    (site.root / "3.jpg").rename(site.store / "3.jpg")
+    _, result = site.rescan()
+    assert (one_store(result)["missing"], one_store(result)["clean"]) == (0, 4)
+
+
+@pytest.mark.may_skip("root may read every directory")
+@pytest.mark.skipif(ROOT, reason="root may read every directory")
+def test_a_directory_that_cannot_be_read_is_undone_and_its_images_are_not_missing(site):
+    both(site)
+    site.image("b.jpg")
+    site.image("c.jpg")
+    site.rescan()
+    (site.store / "sub").chmod(0)
+    try:
+        status, result = site.rescan()
+        assert (status, result["undone_total"]) == (4, 1), "the infected one is still known"
+        assert result["undone"][0]["path"] == "sub"
+        assert one_store(result)["missing"] == 0
+    finally:
+        (site.store / "sub").chmod(0o755)
+
+
+@pytest.mark.may_skip("only root can become somebody else")
+@pytest.mark.skipif(not ROOT, reason="only root can become somebody else")
+def test_a_directory_only_root_could_read_is_undone(site):
+    both(site)
+    site.image("b.jpg")
+    site.root.chmod(0o755)
+    for parent in site.root.parents[:2]:
+        parent.chmod(0o755)
+    site.top["user"] = "nobody"
+    site.settings["clamav"]["databases"] = str(site.databases)
+    for path in (site.state, *site.state.rglob("*"), site.root / "logs",
+                 *(site.root / "logs").iterdir()):
+        os.chown(path, 65534, 65534)
+    site.write_config()
+    (site.store / "sub").chmod(0o700)
+    status, result = site.rescan()
+    assert (result["undone_total"], one_store(result)["missing"]) == (1, 0)
+    assert status == 4
+
+
+def test_an_unknown_store_is_wrong_usage(site):
+    site.update()
+    for script in ("rescan-store", "store-status"):
+        ended = site.run(script, "--store", "nosuch", "--json")
+        assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+        assert "nosuch" in ended.err
+
+
+def test_without_definitions_one_line_says_what_to_run(site):
+    site.image("a.jpg")
+    ended = site.run("rescan-store")
+    assert (ended.status, ended.err.count("\n")) == (1, 1)
+    assert "update-definitions" in ended.err
+
+
+# --- limits
+
+
+def test_the_time_limit_leaves_the_rest_to_the_next_run(site):
+    for number in range(50):
+        site.image(f"a{number}.jpg", b"%d" % number)
+        site.image(f"z{number}.jpg", b"%d" % number)
+    for number in range(5):  # one after the other, these take longer than the limit
+        os.truncate(site.image(f"m{number}.jpg"), 90 * 2**20)
+    site.settings["rescan"] = {"in_flight": 1}
+    site.write_config()
+    site.update()
+    status, result = site.rescan("--time-limit", "0.3s")
+    assert (status, result["outcome"]) == (0, "done")
+    first = one_store(result)
+    assert first["left"] == 105 - first["full"] >= 50
+    for path in site.store.glob("m*"):
+        path.unlink()
+    second = one_store(site.rescan("--time-limit", "4h")[1])
+    assert (second["left"], second["clean"]) == (0, 100)
+    assert second["full"] == 100 - min(first["full"], 50)
+
+
+def slow(site):
+    """Images that keep an engine busy for seconds, after all others."""
+    for number in range(16):
+        site.image(f"z{number:02}.jpg")
+        os.truncate(site.store / f"z{number:02}.jpg", 90 * 2**20)
+
+
+def test_a_dry_run_says_what_is_due_and_changes_nothing(site):
+    both(site)
+    site.image("new.jpg", BAD)
+    (site.databases / "more.ndb").write_text(body_signature("Test.Later", LATER))
+    before, known = verdicts(site), told(site)
+    ended = site.run("rescan-store", "--dry-run", "--json")
+    assert ended.json["canary"] is None
+    assert one_store(ended.json)["left"] >= 1
+    site.run("rescan-store", "--dry-run", site.store / "new.jpg")
+    assert verdicts(site) == before
+    assert told(site) == known
+
+
+def told(site):
+    """What store-status says, but for its own run."""
+    state = site.run("store-status", "--json").json
+    return {key: state[key] for key in ("stores", "definitions", "jobs", "outbox")}
+
+
+def test_what_is_over_max_file_size_is_unknown_and_named(site):
+    site.settings["clamav"]["max_file_size"] = "1M"
+    site.write_config()
+    site.image("large.jpg", bytes(1_100_000) + BAD)
+    site.image("small.jpg")
+    site.update()
+    for again in (False, True):
+        status, result = site.rescan()
+        assert (status, result["undone_total"], one_store(result)["unknown"]) == (3, 1, 1), again
+        assert result["undone"][0]["path"] == "large.jpg"
+        assert "max_file_size" in result["undone"][0]["reason"]
+    assert site.rescan(site.store / "large.jpg")[0] == 3
+
+
+def test_young_images_wait_for_the_next_run(site):
+    site.write_config(store={"min_age": "1h"})
+    site.image("a.jpg", BAD)
+    site.update()
+    status, result = site.rescan()
+    assert (status, one_store(result)["full"], one_store(result)["left"]) == (0, 0, 1)
+    site.write_config()
+    assert site.rescan()[0] == 4
+
+
+# --- endings
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_rescan_keeps_its_verdicts_and_takes_its_engine_along(site, number):
+    for one in range(100):
+        site.image(f"{one:03}.jpg", b"%d" % one)
+    slow(site)
+    site.update()
+    with started(site.command("rescan-store", "--json")) as job:
+        wait_until(lambda: booked(site) >= 64)
+        children = family(job.pid)
+        assert named(children, "clamd")
+        job.send_signal(number)
+        begun = time.monotonic()
+        out, err = job.communicate(timeout=30)
+        assert time.monotonic() - begun < 15
+    assert job.returncode == 128 + number
+    assert number.name in err.decode()
+    result = json.loads(out)
+    assert result["outcome"] == "failed"
+    assert 64 <= one_store(result)["clean"] < 116
+    assert one_store(result)["left"] == 116 - one_store(result)["clean"]
+    wait_until(lambda: not any(map(lives, children)), 10)
+    assert booked(site) >= one_store(result)["clean"]
+    jobs = site.run("store-status", "--json").json["jobs"]
+    assert [one["outcome"] for one in jobs if one["job"] == "rescan"] == ["failed"]
+    for path in site.store.glob("z*"):
+        path.unlink()
+    status, after = site.rescan()
+    assert (status, one_store(after)["clean"]) == (0, 100)
+    assert one_store(after)["full"] <= 36
+
+
+def test_an_engine_that_is_killed_in_the_middle_costs_only_what_it_was_asked(site):
+    for one in range(500):
+        site.image(f"{one:03}.jpg", BAD if one == 450 else b"%d" % one)
+    os.truncate(site.image("100a.jpg"), 95 * 2**20)  # the engine dwells here
+    os.truncate(site.image("100b.jpg"), 95 * 2**20)
+    site.update()
+    with started(site.command("rescan-store", "--json")) as job:
+        wait_until(lambda: booked(site) >= 64)
+        os.kill(named(family(job.pid), "clamd")[0], signal.SIGKILL)
+        out, err = job.communicate(timeout=60)
+    result = json.loads(out)
+    assert b"Traceback" not in err
+    store = one_store(result)
+    assert store["clean"] + store["infected"] + store["unknown"] == 502
+    assert (store["left"], store["infected"]) == (0, 1), "another engine took over"
+    assert job.returncode == 4
+    assert 0 < store["unknown"] <= 64 + 2
+    status, result = site.rescan()
+    assert (status, one_store(result)["clean"], one_store(result)["unknown"]) == (4, 501, 0)
+
+
+def test_a_killed_rescan_takes_its_engine_along(site):
+    site.update()
+    with started(site.command("rescan-store", "-")) as job:
+        wait_until(lambda: named(family(job.pid), "clamd"))
+        children = family(job.pid)
+        job.kill()
+        job.wait()
+        wait_until(lambda: not any(map(lives, children)), 10)
+
+
+def test_killed_at_every_file_operation_the_next_run_comes_to_the_same(site, tmp_path_factory):
+    both(site)
+    site.image("later.jpg", LATER)
+    site.feed(body_signature("Test.Bad", BAD) + body_signature("Test.Later", LATER))
+    site.update()
+    steps = killed_at_every_step(site, tmp_path_factory.mktemp("copies"), "rescan-store")
+    assert len(steps) > 40
+    assert {one["status"] for one in steps} == {4}
+    for one in steps:
+        assert one["result"]["infected_total"] == 2, one["where"]
+        assert one_store(one["result"])["clean"] == 1, one["where"]
+        assert one["result"]["definitions"]["generation"] == 2, one["where"]
+    assert {json.dumps(one["left"]) for one in steps} == {json.dumps(steps[-1]["left"])}

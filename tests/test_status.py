@@ -1,0 +1,181 @@
+"""What store-status, doctor and show-config tell, held against what was done."""
+
+import os
+
+import pytest
+
+from tests.processes import hidden
+from tests.site import BAD, LATER, body_signature
+
+
+def state(site, *arguments):
+    ended = site.run("store-status", "--json", *arguments)
+    assert ended.status == 0, ended
+    return ended.json
+
+
+def findings(site, status, wrap=()):
+    """What doctor says, by check."""
+    ended = site.run("doctor", "--json", wrap=wrap)
+    assert ended.status == status, ended
+    return {one["check"]: one for one in ended.json["checks"]}
+
+
+def test_before_the_first_job_one_line_says_which_one_to_run(site):
+    ended = site.run("store-status")
+    assert (ended.status, ended.out, ended.err.count("\n")) == (1, "", 1)
+    assert "update-definitions" in ended.err
+    assert not site.state.exists()
+
+
+def test_before_the_first_rescan_nothing_counts_as_clean(site):
+    site.image("a.jpg")
+    site.update()
+    store = state(site)["stores"][0]
+    assert (store["images"], store["clean_current"], store["oldest_check"]) == (0, 0, None)
+
+
+def test_coverage_follows_every_step(site):
+    site.settings["clamav"]["max_file_size"] = "1K"
+    site.write_config()
+    site.image("a.jpg")
+    site.image("later.jpg", LATER)
+    site.image("bad.jpg", BAD)
+    site.image("large.jpg", bytes(2000))
+    site.update()
+    site.rescan()
+    told = state(site)
+    store = told["stores"][0]
+    assert [store[key] for key in ("images", "clean_current", "clean_older", "unknown",
+                                   "infected", "never")] == [4, 2, 0, 1, 1, 0]
+    assert store["bytes"] == 2000 + len(b"clean enough") + len(LATER) + len(BAD)
+    assert store["oldest_check"].endswith("Z")
+    assert told["definitions"]["generation"] == 1
+    assert [(one["job"], one["outcome"]) for one in told["jobs"]] == [
+        ("definitions", "done"), ("rescan", "infected")]
+    assert told["outbox"] == {"waiting": 0, "set_aside": 0, "oldest": None}
+    site.feed(body_signature("Test.Bad", BAD) + body_signature("Test.Later", LATER))
+    site.update()
+    store = state(site)["stores"][0]
+    assert (store["clean_current"], store["clean_older"], store["infected"]) == (0, 2, 1)
+    site.rescan()
+    store = state(site)["stores"][0]
+    assert (store["clean_current"], store["clean_older"], store["infected"]) == (1, 0, 2)
+
+
+def test_a_failed_run_keeps_the_time_of_the_last_success(site):
+    site.update()
+    success = state(site)["jobs"][0]["last_success"]
+    (site.root / "feed/test.ndb").unlink()
+    assert site.run("update-definitions", "--no-rescan").status == 1
+    job = state(site)["jobs"][0]
+    assert (job["outcome"], job["last_success"]) == ("failed", success)
+
+
+def test_the_table_says_the_same_as_the_object(site):
+    site.image("a.jpg")
+    site.update()
+    site.rescan()
+    lines = site.run("store-status").out.splitlines()
+    row = next(line for line in lines if line.startswith("uploads"))
+    store = state(site)["stores"][0]
+    assert row.split() == ["uploads", *(str(store[key]) for key in (
+        "images", "clean_current", "clean_older", "unknown", "infected", "never",
+        "oldest_check"))]
+    assert any(line.startswith("test.ndb") for line in lines)
+    assert any(line.startswith("rescan") and "done" in line for line in lines)
+
+
+def test_one_store_may_be_asked_for(site):
+    site.update()
+    text = site.config.read_text()
+    site.config.write_text(text.replace(
+        "[[store]]", f'[[store]]\nname = "other"\npath = "{site.root}/feed"\n[[store]]'))
+    assert [one["name"] for one in state(site)["stores"]] == ["other", "uploads"]
+    assert [one["name"] for one in state(site, "--store", "other")["stores"]] == ["other"]
+
+
+# --- doctor
+
+
+def test_a_healthy_site_is_green(site):
+    site.update()
+    with site.clamd():
+        seen = findings(site, 0)
+    assert {one["state"] for one in seen.values()} == {"ok"}, seen
+    assert "ok" in site.run("doctor").out
+
+
+@pytest.mark.parametrize(("program", "package"), [
+    ("/usr/sbin/clamd", "clamav-daemon"), ("/usr/bin/freshclam", "clamav-freshclam"),
+    ("/usr/bin/sigtool", "clamav")])
+def test_a_missing_program_is_named_with_its_package(site, program, package):
+    site.update()
+    with hidden(program) as nowhere:
+        seen = findings(site, 1, nowhere.wrap)[program.rpartition("/")[2]]
+    assert (seen["state"], seen["repair"]) == ("failed", f"apt-get install {package}")
+
+
+def test_each_broken_thing_is_found(site):
+    seen = findings(site, 1)
+    assert (seen["definitions"]["state"], seen["definitions"]["repair"]) == (
+        "failed", "update-definitions")
+    assert seen["uploads"]["state"] == "warning"
+    site.update()
+    assert findings(site, 0)["definitions"]["state"] == "ok"
+    site.write_config(store={"marker": ".mounted"})
+    assert "marker" in findings(site, 1)["store uploads"]["detail"]
+    site.write_config(store={"path": "/no/such"})
+    assert findings(site, 1)["store uploads"]["state"] == "failed"
+    site.settings["clamav"]["engine"] = "system"
+    site.write_config()
+    assert findings(site, 1)["engine"]["state"] == "failed"
+    with site.clamd():
+        assert "update-definitions" in findings(site, 1)["engine"]["repair"]
+        site.update()
+        assert findings(site, 0)["engine"]["state"] == "ok"
+    with site.clamd(AlertExceedsMax="no"):
+        assert "AlertExceedsMax" in findings(site, 0)["engine"]["repair"]
+
+
+def test_a_state_that_is_a_file_and_a_damaged_ledger_are_found(site):
+    site.update()
+    (site.state / "ledger.sqlite").write_bytes(b"nothing of a database" * 500)
+    seen = findings(site, 1) if site.run("doctor").status else findings(site, 0)
+    assert "ledger" in seen
+    site.top["state"] = str(site.root / "file")
+    (site.root / "file").write_text("")
+    text = site.config.read_text().replace(str(site.state), str(site.root / "file"))
+    site.config.write_text(text)
+    assert findings(site, 1)["state"]["state"] == "failed"
+
+
+@pytest.mark.may_skip("root may write everywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_state_that_is_not_ours_is_found(site):
+    site.update()
+    site.state.chmod(0o500)
+    try:
+        assert findings(site, 1)["state"]["state"] == "failed"
+    finally:
+        site.state.chmod(0o700)
+
+
+# --- show-config
+
+
+def test_secrets_are_masked_wherever_they_stand(site):
+    secret = site.root / "secret"
+    secret.write_text("mysql://me:hidden0@db/x\n")
+    secret.chmod(0o600)
+    site.settings["definitions"]["custom_urls"] = ["https://me:hidden1@mirror/test.ndb?key=hidden2"]
+    site.settings["hits"] = {"database": f"@{secret}"}
+    site.settings["zabbix"] = {"psk_identity": "hidden3"}
+    site.settings["notify"] = {"purge_url": "https://cdn/purge/{path}?token=hidden4"}
+    site.write_config()
+    for arguments in ((), ("--json",), ("-v",)):
+        ended = site.run("show-config", *arguments)
+        assert (ended.status, "hidden" in ended.out + ended.err) == (0, False)
+        assert "***" in ended.out
+        assert f"@{secret}" in ended.out
+    assert site.run("show-config", "--check").out == ""

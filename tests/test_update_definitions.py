@@ -1,0 +1,398 @@
+"""update-definitions with the real freshclam, against sources that behave and misbehave."""
+
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.mirror import serving
+from tests.processes import (
+    family,
+    hidden,
+    killed_at_every_step,
+    lives,
+    named,
+    started,
+)
+from tests.site import BAD, LATER, body_signature, wait_until
+
+SIGNED = Path(os.environ.get("IMAGEWARDEN_TEST_DEFINITIONS", "/nonexistent"))
+MORE = body_signature("Test.Bad", BAD) + body_signature("Test.Later", LATER)
+
+
+def definitions(site, *arguments, status=0):
+    """Run it without a rescan; its result."""
+    ended = site.run("update-definitions", "--no-rescan", "--json", *arguments)
+    assert ended.status == status, ended
+    assert "Traceback" not in ended.err
+    return ended.json
+
+
+def told(site):
+    return site.run("store-status", "--json").json
+
+
+# --- what changed
+
+
+def test_content_decides_what_changed(site):
+    first = definitions(site)
+    assert (first["changed"], first["generation"]) == (True, 1)
+    assert first["databases"] == [
+        {"name": "test.ndb", "from": None, "to": None, "signatures": 1, "built": None}]
+    assert (first["freshclam"]["outcome"], first["freshclam"]["status"]) == ("changed", 0)
+    assert any("updated" in line for line in first["freshclam"]["last_lines"])
+    assert (first["engine"], first["rescan"]) == ("none", "off")
+    os.utime(site.root / "feed/test.ndb", (time.time() + 60, time.time() + 60))
+    (site.databases / "test.ndb").unlink()  # so that freshclam says "updated" in earnest
+    again = definitions(site)
+    assert any("updated" in line for line in again["freshclam"]["last_lines"])
+    assert (again["changed"], again["generation"]) == (False, 1)
+    assert again["freshclam"]["outcome"] == "unchanged"
+    site.feed(MORE)
+    third = definitions(site)
+    assert (third["changed"], third["generation"]) == (True, 2)
+    assert third["databases"][0]["signatures"] == 2
+
+
+def test_databases_are_readable_for_a_clamd_of_another_user(site):
+    definitions(site)
+    assert (site.databases / "test.ndb").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_dry_run_fetches_nothing_and_records_nothing(site):
+    ended = site.run("update-definitions", "--dry-run")
+    assert ended.status == 0
+    assert not (site.databases / "test.ndb").exists()
+    assert told(site)["jobs"] == []
+
+
+# --- sources that fail
+
+
+def test_a_source_that_is_gone_is_a_failure_and_the_old_definitions_stay(site):
+    definitions(site)
+    (site.root / "feed/test.ndb").unlink()
+    ended = site.run("update-definitions", "--no-rescan")
+    assert (ended.status, ended.err.count("\n")) == (1, 1)
+    result = definitions(site, status=1)
+    assert (result["outcome"], result["freshclam"]["outcome"]) == ("failed", "failed")
+    assert (result["changed"], result["generation"]) == (False, 1)
+    assert result["freshclam"]["status"] != 0
+    assert (site.databases / "test.ndb").exists()
+
+
+def test_a_first_download_that_fails_says_so_in_one_line(site):
+    (site.root / "feed/test.ndb").unlink()
+    ended = site.run("update-definitions")
+    assert (ended.status, ended.err.count("\n")) == (1, 1)
+    assert "freshclam failed" in ended.err
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_without_freshclam_one_line_says_so(site, known):
+    if known:
+        definitions(site)
+    with hidden("/usr/bin/freshclam") as nowhere:
+        ended = site.run("update-definitions", wrap=nowhere.wrap)
+    assert (ended.status, ended.err.count("\n")) == (1, 1), ended
+    assert "freshclam" in ended.err
+    assert "not installed" in ended.err
+
+
+def once(site):
+    """Have freshclam try but once: between two tries it waits for seconds."""
+    (site.root / "base.conf").write_text("MaxAttempts 1\n")
+    site.settings["definitions"]["freshclam_config"] = str(site.root / "base.conf")
+
+
+def from_mirror(site, mirror):
+    once(site)
+    site.settings["definitions"]["custom_urls"] = [f"{mirror.url}/test.ndb"]
+    site.write_config()
+
+
+@pytest.mark.parametrize("fault", ["404", "cut"])
+def test_a_broken_transfer_is_a_failure_and_leaves_nothing_behind(site, fault):
+    with serving() as mirror:
+        from_mirror(site, mirror)
+        mirror.files["/test.ndb"] = MORE.encode() * 50
+        definitions(site)
+        before = (site.databases / "test.ndb").read_bytes()
+        mirror.files["/test.ndb"] = body_signature("Test.New", b"something new").encode() * 5000
+        mirror.cut = fault == "cut"
+        if fault == "404":
+            mirror.files.clear()
+        result = definitions(site, status=1)
+    assert (result["changed"], result["generation"]) == (False, 1)
+    assert result["freshclam"]["outcome"] == "failed"
+    assert (site.databases / "test.ndb").read_bytes() == before
+    assert not list(site.databases.glob("tmp.*"))
+
+
+@pytest.mark.parametrize("status", [403, 429])
+def test_a_mirror_that_refuses_us_is_a_cool_down_with_its_end(site, status):
+    with serving() as mirror:
+        from_mirror(site, mirror)
+        mirror.files["/test.ndb"] = MORE.encode()
+        definitions(site)
+        mirror.refuse = status
+        for _ in range(2):  # the second time freshclam asks nobody, and exits with 0
+            result = definitions(site)
+            assert result["freshclam"]["outcome"] == "cool-down"
+            assert re.fullmatch(r"20\d\d-.*Z", result["freshclam"]["until"])
+            assert (result["changed"], result["outcome"]) == (False, "done")
+        until = (site.databases / "freshclam.dat").read_bytes()[61:69]
+        assert struct.unpack("<q", until)[0] > time.time()
+        checked = told(site)["definitions"]["databases"][0]["checked"]
+        site.settings["definitions"]["fail_age"] = "0s"
+        site.write_config()
+        ended = site.run("update-definitions", "--no-rescan")
+        assert ended.status == 1
+        assert "days old" in ended.err
+    assert told(site)["definitions"]["databases"][0]["checked"] == checked, "nobody confirmed it"
+
+
+# --- damage
+
+
+@pytest.mark.parametrize("name", ["daily.cvd", "extra.cvd"])
+def test_a_damaged_container_is_named_and_not_booked(site, name):
+    definitions(site)
+    (site.databases / name).write_bytes(b"ClamAV-VDB:22 Jun 2021 14-58 -0400:1:2:81:X:X:m:1"
+                                        .ljust(512) + b"half of it")
+    site.settings["definitions"]["custom_urls"] = []
+    site.write_config()
+    ended = site.run("update-definitions", "--no-rescan", "--json")
+    assert (ended.status, ended.err.count("\n")) == (1, 1)
+    assert name in ended.err
+    assert ended.json["generation"] is None
+    assert told(site)["definitions"]["generation"] == 1
+
+
+# --- signed databases
+
+
+needs_signed = pytest.mark.skipif(
+    not (SIGNED / "test-1.cvd").exists(),
+    reason="IMAGEWARDEN_TEST_DEFINITIONS names no folder with ClamAV's test-1.cvd ...: they are"
+           " in unit_tests/input/freshclam_testfiles of its source")
+
+
+def publish(mirror, name, version):
+    """Serve ClamAV's own signed test database under the name of an official one."""
+    for suffix in ("", ".sign"):
+        content = (SIGNED / f"test-{version}.cvd{suffix}").read_bytes()
+        mirror.files[f"/{name}{'.cvd' if not suffix else f'-{version}.cvd.sign'}"] = content
+        mirror.files[f"/{name}.cvd{suffix}"] = content
+
+
+@pytest.mark.may_skip("ClamAV's signed test databases are not ours to ship")
+@needs_signed
+def test_signed_databases_are_known_by_version_and_build_time(site):
+    with serving() as mirror:
+        site.settings["definitions"] = {"official": True, "mirror": mirror.url}
+        once(site)
+        site.write_config()
+        for name in ("daily", "main", "bytecode"):
+            publish(mirror, name, 1)
+        first = definitions(site)
+        assert {one["name"]: one["to"] for one in first["databases"]} == {
+            "daily": 1, "main": 1, "bytecode": 1}
+        assert all(re.fullmatch(r"20\d\d-.*Z", one["built"]) for one in first["databases"])
+        assert definitions(site)["changed"] is False
+        publish(mirror, "daily", 3)
+        third = definitions(site)
+        daily = next(one for one in third["databases"] if one["name"] == "daily")
+        assert (third["changed"], daily["from"], daily["to"]) == (True, 1, 3)
+        damaged = site.databases / "daily.cvd"
+        damaged.write_bytes(damaged.read_bytes()[:-100])
+        mirror.files.clear()
+        ended = site.run("update-definitions", "--no-rescan", "--json")
+        assert ended.status == 1
+        assert "daily.cvd" in ended.err
+        assert told(site)["definitions"]["generation"] == third["generation"]
+
+
+# --- another freshclam
+
+
+@contextmanager
+def freshclam_daemon(site, *arguments):
+    conf = site.root / "freshclam.conf"
+    conf.write_text(f"DatabaseDirectory {site.databases}\nDatabaseOwner {whoami()}\n"
+                    f"DatabaseMirror 127.0.0.1:9\nDatabaseCustomURL file://{site.root}/feed/none\n"
+                    f"UpdateLogFile {site.root}/freshclam.log\nPidFile {site.root}/fc.pid\n"
+                    "Foreground yes\n")
+    conf.chmod(0o644)
+    with subprocess.Popen(["/usr/bin/freshclam", f"--config-file={conf}", "--no-dns", *arguments],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as daemon:
+        try:
+            wait_until(lambda: "freshclam" in Path(f"/proc/{daemon.pid}/comm").read_text())
+            yield daemon
+        finally:
+            daemon.kill()
+
+
+def whoami():
+    return "root" if os.geteuid() == 0 else subprocess.run(
+        ["id", "-un"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_beside_a_daemon_everything_but_freshclam_is_done(site):
+    definitions(site)
+    site.image("bad.jpg", BAD)
+    site.feed(MORE)
+    with freshclam_daemon(site, "-d"):
+        (site.databases / "test.ndb").write_text(MORE)  # as the daemon would
+        result = definitions(site)
+        assert (result["freshclam"]["outcome"], result["freshclam"]["status"]) == ("daemon", None)
+        assert (result["changed"], result["generation"]) == (True, 2)
+        ended = site.run("update-definitions", "--json", "--wait")
+        assert (ended.status, ended.json["freshclam"]["outcome"]) == (4, "daemon")
+
+
+def test_another_freshclam_at_work_holds_the_directory(site):
+    definitions(site)
+    with freshclam_daemon(site) as other:
+        other.send_signal(signal.SIGSTOP)
+        if other.poll() is None:
+            ended = site.run("update-definitions", "--json")
+            assert (ended.status, ended.json["outcome"], ended.err) == (75, "busy", "")
+            assert str(other.pid) in ended.json["error"]
+
+
+def test_a_strangers_process_called_freshclam_is_not_believed(site):
+    if os.geteuid() != 0:
+        return  # everybody else is root or ourselves
+    code = ("import os; os.execv('/usr/bin/python3', ['freshclam', '-c',"
+            " 'import time; open(\"/proc/self/comm\", \"w\").write(\"freshclam\"); time.sleep(60)',"
+            f" '--datadir={site.databases}', '-d'])")
+    with subprocess.Popen(["/usr/bin/python3", "-c", code], user=65534, cwd="/") as stranger:
+        try:
+            wait_until(lambda: Path(f"/proc/{stranger.pid}/comm").read_text() == "freshclam\n")
+            assert definitions(site)["freshclam"]["outcome"] == "changed"
+        finally:
+            stranger.kill()
+
+
+# --- the rescan
+
+
+def test_with_wait_the_rescan_is_part_of_the_result(site):
+    site.image("bad.jpg", BAD)
+    site.image("a.jpg")
+    ended = site.run("update-definitions", "--wait", "--json")
+    assert ended.status == 4
+    rescan = ended.json["rescan"]
+    assert (rescan["job"], rescan["outcome"], rescan["stores"][0]["clean"]) == (
+        "rescan", "infected", 1)
+    (site.store / "bad.jpg").unlink()
+    again = site.run("update-definitions", "--wait", "--json")
+    assert (again.status, again.json["rescan"]["outcome"]) == (0, "done"), "--wait always rescans"
+
+
+def test_waiting_for_a_rescan_that_may_not_run_is_75(site):
+    definitions(site)
+    import fcntl  # noqa: PLC0415
+    with (site.state / "locks/rescan.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        ended = site.run("update-definitions", "--wait", "--json")
+        assert (ended.status, ended.json["rescan"]["outcome"]) == (75, "busy")
+        assert definitions(site)["rescan"] == "off"
+        assert site.run("update-definitions", "--json").json["rescan"] == "running"
+
+
+def test_without_wait_the_rescan_is_started_and_finishes_by_itself(site):
+    site.image("bad.jpg", BAD)
+    ended = site.run("update-definitions", "--json")
+    assert (ended.status, ended.json["rescan"]) == (0, "started")
+    wait_until(lambda: told(site)["stores"][0]["infected"] == 1)
+    wait_until(lambda: any(one["job"] == "rescan" for one in told(site)["jobs"]))
+    again = site.run("update-definitions", "--json").json
+    assert (again["rescan"], again["changed"]) == ("not needed", False)
+
+
+def test_a_rescan_that_never_came_to_its_end_is_started_again_without_a_change(site):
+    site.image("a.jpg")
+    definitions(site)
+    ended = site.run("update-definitions", "--json").json
+    assert (ended["changed"], ended["rescan"]) == (False, "started")
+    wait_until(lambda: any(one["job"] == "rescan" for one in told(site)["jobs"]))
+
+
+def test_the_rescan_can_be_switched_off(site):
+    site.settings["definitions"]["start_rescan"] = False
+    site.write_config()
+    assert site.run("update-definitions", "--json").json["rescan"] == "off"
+    assert all(one["job"] != "rescan" for one in told(site)["jobs"])
+
+
+def test_the_jitter_is_waited_before_anything_is_fetched(site):
+    with started(site.command("update-definitions", "--jitter", "1000d")) as job:
+        wait_until((site.state / "locks/definitions.lock").exists)
+        assert not site.databases.exists()
+        job.terminate()
+        assert job.wait(10) == 143
+    assert definitions(site, "--jitter", "0.1s")["changed"] is True
+
+
+# --- endings
+
+
+def test_a_stopped_run_takes_its_freshclam_along(site):
+    with serving() as mirror:
+        from_mirror(site, mirror)
+        stuck = Stuck(mirror)
+        with started(site.command("update-definitions", "--json")) as job:
+            wait_until(lambda: named(family(job.pid), "freshclam") and mirror.asked)
+            children = family(job.pid)
+            job.terminate()
+            out, err = job.communicate(timeout=20)
+            stuck.free()
+        assert job.returncode == 143
+        assert b"Traceback" not in err
+        assert json.loads(out)["outcome"] == "failed"
+        wait_until(lambda: not any(map(lives, children)), 10)
+    assert [one["outcome"] for one in told(site)["jobs"]] == ["failed"]
+    assert not list(site.databases.glob("tmp.*"))
+
+
+class Stuck:
+    """Makes a mirror hold every request until it is freed."""
+
+    def __init__(self, mirror):
+        import threading  # noqa: PLC0415
+        self._go, answer = threading.Event(), mirror.answer
+
+        def held(request):
+            mirror.asked.append(request.path)
+            self._go.wait(60)
+            try:
+                answer(request)
+            except OSError:
+                return
+        mirror.answer = held
+
+    def free(self):
+        self._go.set()
+
+
+def test_killed_at_every_file_operation_the_next_run_comes_to_the_same(site, tmp_path_factory):
+    definitions(site)
+    site.feed(MORE)
+    steps = killed_at_every_step(site, tmp_path_factory.mktemp("copies"), "update-definitions",
+                                 "--no-rescan")
+    assert len(steps) > 30
+    for one in steps:
+        assert one["status"] == 0, one
+        assert one["result"]["generation"] == 2, one["where"]
+        assert one["result"]["databases"][0]["signatures"] == 2, one["where"]
+        assert not [name for name in one["left"] if "/tmp." in name or name.endswith(".new")], one
