@@ -7,121 +7,34 @@ Attributes are called as in the file and have its defaults. A text that still re
 import re
 from itertools import product
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec.structs import FieldInfo, fields
 
 from maintenance.errors import ConfigError
+from maintenance.kinds import (
+    TCP,
+    Count,
+    Database,
+    Identity,
+    Job,
+    Load,
+    MaybeUrl,
+    Mirror,
+    Mode,
+    Name,
+    Natural,
+    Quality,
+    Server,
+    Socket,
+    Source,
+    Times,
+    Url,
+    Window,
+)
 from maintenance.text import show
-
-
-class Duration(float):
-    """Seconds; read from and printed as "90s", "10m", "4h", "7d" or "0"."""
-
-    example: ClassVar = 'a duration such as "90s", "10m", "4h" or "7d"'
-    units: ClassVar = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-
-    def __new__(cls, value: str | float) -> Self:
-        """Read a text or take seconds; ValueError says what is wrong."""
-        number = _read(value, cls.units, cls.example)
-        if number > 36500 * 86400:  # a date that long ago can still be computed
-            raise ValueError(f'{value!r} is longer than "36500d"')
-        return super().__new__(cls, number)
-
-    def __str__(self) -> str:
-        return _write(self, self.units) if self else "0"
-
-
-class Timeout(Duration):
-    """A duration one can wait for: above zero, at most the day that a socket takes."""
-
-    def __new__(cls, value: str | float) -> Self:
-        """Read a text or take seconds; ValueError says what is wrong."""
-        self = super().__new__(cls, value)
-        if 0 < self <= 86400:
-            return self
-        raise ValueError(f'{value!r} must be above zero and at most "1d"')
-
-
-class Size(int):
-    """Bytes, or pixels; read from and printed as "10M". K, M, G and T are powers of 1024."""
-
-    example: ClassVar = 'a size such as "10M" or "2G"'
-    units: ClassVar = {"T": 2**40, "G": 2**30, "M": 2**20, "K": 2**10, "": 1}
-
-    def __new__(cls, value: str | int) -> Self:
-        """Read a text or take a number; ValueError says what is wrong."""
-        number = _read(value, cls.units, cls.example)
-        if number >= 2**53:  # what a float no longer counts one by one, nor the system takes
-            raise ValueError(f"{value!r} is larger than any file")
-        return super().__new__(cls, number)
-
-    def __str__(self) -> str:
-        return _write(self, self.units) if self else "0"
-
-
-class Share(float):
-    """A part of one; read from and printed as "0.5%"."""
-
-    example: ClassVar = 'a share such as "0.5%"'
-
-    def __new__(cls, value: str | float) -> Self:
-        """Read a text or take a fraction; ValueError says what is wrong."""
-        part = _read(value, {"%": 1}, cls.example) / 100 if isinstance(value, str) else value
-        if part > 1:
-            raise ValueError(f"{value!r} is more than 100%")
-        return super().__new__(cls, part)
-
-    def __str__(self) -> str:
-        return f"{self * 100:.12g}%"
-
-
-def _read(value: str | float, units: dict[str, int], example: str) -> float:
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)([A-Za-z%]?)", value)
-    if match and match[2] in units:
-        return float(match[1]) * units[match[2]]
-    if value == "0":
-        return 0
-    raise ValueError(f"{value!r} is not {example}")
-
-
-def _write(number: float, units: dict[str, int]) -> str:
-    unit = next((unit for unit, worth in units.items() if number % worth == 0), "s")
-    return f"{number / units[unit]:.3f}".rstrip("0").rstrip(".") + unit
-
-
-def _like(pattern: str, example: str, *, private: str = "") -> Meta:
-    return Meta(pattern=rf"\A(?:@/.*|{pattern})\Z", description=example, extra={"private": private})
-
-
-_CLOCK = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
-_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+)"
-_TCP = rf"tcp://({_HOST}):({_PORT})"
-
-# Annotated kinds: `description` completes "expected …"; a private value is never printed whole.
-Name = Annotated[str, _like(r"(?!\.{1,2}\Z)[^/]{1,64}", '1 to 64 characters without "/"')]
-Socket = Annotated[str, _like(rf"/[^\0]+|{_TCP}", 'a path, or such as "tcp://127.0.0.1:3310"')]
-Server = Annotated[str, _like(rf"{_HOST}(:{_PORT})?", 'a text such as "127.0.0.1:10051"')]
-Window = Annotated[
-    str, _like(rf"|(?!(.{{5}})-\1\Z){_CLOCK}-{_CLOCK}", 'a text such as "03:00-05:30"')
-]
-Times = Annotated[str, _like(rf"every [1-9][0-9]{{0,3}}[mh]|{_CLOCK}", '"every 5m" or "03:00"')]
-Mode = Annotated[str, _like("0?[0-7]{3}", 'a text such as "0644"')]
-Mirror = Annotated[str, _like(r"[^\s/@]+|https?://\S+", "a host or an http URL", private="url")]
-Source = Annotated[str, _like(r"(https?|file)://\S+", "an http or file URL", private="url")]
-Url = Annotated[str, _like(r"https?://\S+", "an http URL", private="path")]
-MaybeUrl = Annotated[str, _like(r"|https?://\S+", 'an http URL or ""', private="url")]
-Database = Annotated[str, _like(r"|[a-z][a-z0-9_+]*://.*", "a database URL", private="url")]
-Identity = Annotated[str, Meta(description="a text", extra={"private": "whole"})]
-Count = Annotated[int, Meta(ge=0, le=2**31 - 1, description="a whole number, 0 or above")]
-Natural = Annotated[int, Meta(ge=1, le=2**31 - 1, description="a whole number above 0")]
-Quality = Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")]
-Load = Annotated[float, Meta(ge=0, description="a number, 0 or above")]
-Job = Literal["definitions", "rescan", "optimize", "checks", "hits", "upload"]
+from maintenance.units import Duration, Share, Size, Timeout
 
 
 def is_reference(value: object) -> bool:
@@ -136,7 +49,7 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     path: Path
     quarantine: Path | None = None  # see Config.quarantine_of
     marker: str = ""
-    exclude: tuple[str, ...] = ("cache/**",)
+    exclude: tuple[str, ...] = ()
     max_side: Count = 0
     png_to_jpeg: bool = False
     redirects: bool = False
@@ -163,7 +76,7 @@ class Clamav(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @property
     def address(self) -> Path | tuple[str, int]:
         """Return the system engine's socket: a path, or host and port."""
-        tcp = re.fullmatch(_TCP, self.socket)
+        tcp = re.fullmatch(TCP, self.socket)
         return (tcp[1].strip("[]"), int(tcp[2])) if tcp else Path(self.socket)
 
 
@@ -329,6 +242,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return self.hits.database or f"sqlite:///{self.state / 'hits.sqlite'}"
 
 
+class UploadSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an upload's scan reads: a mistake in any other section must not stop uploads."""
+
+    user: str = ""
+    clamav: Clamav = Clamav()
+    upload: Upload = Upload()
+
+
 def _apart(one: Store, setting: str, place: Path | None, other: Store) -> None:
     if place is None or is_reference(place):
         return
@@ -340,3 +261,8 @@ def _apart(one: Store, setting: str, place: Path | None, other: Store) -> None:
         return
     raise ConfigError(f'store "{one.name}": {setting}: {show(place)} {relation} '
                       f'the path of store "{other.name}"')
+
+
+def settings_of(kind: type[msgspec.Struct]) -> dict[str, FieldInfo]:
+    """Return the settings of a section, by name."""
+    return {field.name: field for field in fields(kind) if field.name != "from_files"}

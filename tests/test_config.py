@@ -16,8 +16,9 @@ import pytest
 import tomli_w
 
 from maintenance import config as module
-from maintenance.config import SECTIONS, job_user, load, masked, parse
+from maintenance.config import SECTIONS, job_user, load, parse
 from maintenance.errors import ConfigError, Exit
+from maintenance.masking import masked
 from maintenance.settings import Config, Store
 
 ROOT = Path(__file__).parent.parent
@@ -102,8 +103,8 @@ def test_the_argument_wins_over_the_environment_and_that_over_the_usual_place(fi
 def test_a_missing_file_is_told_with_where_we_looked_and_what_to_do(place, file, monkeypatch):
     absent = place / "no\nsuch"
     shown = f"{place}/no\\u{{a}}such"
-    advice = ("No such file or directory; bin/install makes a configuration, "
-              "--config FILE names another")
+    advice = ("No such file or directory; copy docs/imagewarden.example.toml there, "
+              "or name another by --config")
     monkeypatch.setattr(module, "USUAL", str(file))
     assert line_of(load, str(absent)) == f"{shown} (--config): {advice}"
     monkeypatch.setenv("IMAGEWARDEN_CONFIG", str(absent))
@@ -703,7 +704,8 @@ def test_reading_it_imports_little_and_nothing_more_is_imported_afterwards(file)
         [sys.executable, "-c", f"""
 import sys
 before = set(sys.modules)
-from maintenance.config import job_user, load, masked
+from maintenance.config import job_user, load
+from maintenance.masking import masked
 config = load({str(file)!r}, ["upload", "clamav"])
 loaded = set(sys.modules)
 masked(config), config.upload_spool, config.hits_database, config.clamav.address

@@ -24,12 +24,12 @@ def debian(site):
         (site.root / name).mkdir(mode=0o755)
         shutil.chown(site.root / name, "clamav", "clamav")
     site.top["user"] = "www-data"
-    site.settings["clamav"] = {"engine": "system"}
+    site.settings["clamav"] = {"engine": "system", "databases": "/var/lib/clamav"}
     site.write_config()
     mounts = " && ".join(
         f"mkdir -p {at} && mount --bind {site.root / name} {at}" for name, at in (
             ("lib", "/var/lib/clamav"), ("run", "/run/clamav"), ("log", "/var/log/clamav")))
-    with Namespace(mounts) as room:
+    with Namespace(f"mount -t tmpfs -o mode=755 tmpfs /run && {mounts}") as room:
         yield site, room
 
 

@@ -80,12 +80,9 @@ def snapshot(where: Path) -> Snapshot:
     for _ in range(5):
         before = stamps(where)
         try:
-            databases = tuple(_database(where / file) for file, *_ in before)
+            databases = tuple(_readable(where / file) for file, *_ in before)
         except FileNotFoundError:
             continue  # freshclam replaced it just now
-        except OSError as error:
-            raise ToolError(f"{show(error.filename)}: {error.strerror}; the definitions"
-                            " must be readable (0644)") from None
         if stamps(where) == before:
             return Snapshot(databases, before)
     raise ToolError(f"{show(where)}: the definitions keep changing while they are read")
@@ -129,6 +126,16 @@ def _holds_databases(where: Path) -> bool:
         return bool(stamps(where))
     except ToolError:
         return True  # it is there, and what keeps us out must be told
+
+
+def _readable(path: Path) -> Database:
+    try:
+        return _database(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ToolError(f"{show(path)}: {error.strerror}; the definitions"
+                        " must be readable (0644)") from None
 
 
 def _database(path: Path) -> Database:

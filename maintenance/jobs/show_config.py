@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import tomli_w
 
-from maintenance import config
 from maintenance.errors import Exit
+from maintenance.masking import masked
 from maintenance.shell.job import Context, Job
 
 
@@ -38,7 +38,7 @@ class ConfigReport:
 
 def show_config(context: Context) -> ConfigReport:
     """Show what the jobs would work with."""
-    return ConfigReport(config.masked(context.config), context.options.check)
+    return ConfigReport(masked(context.config), context.options.check)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

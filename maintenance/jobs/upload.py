@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from maintenance.clamav import protocol
 from maintenance.clamav.connection import Clamd
 from maintenance.errors import Exit, ImagewardenError
-from maintenance.settings import Config
+from maintenance.settings import Config, UploadSettings
 from maintenance.shell.job import Context, Job
 from maintenance.shell.options import duration
 from maintenance.text import show
@@ -130,5 +130,5 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 JOB = Job(script="scan-upload", name="upload", run=scan_upload, options=_options,
-          sections=("clamav", "upload"), records=False, remembers=False,
+          sections=("clamav", "upload"), settings=UploadSettings, records=False, remembers=False,
           purpose="Scan one upload: 0 clean, 4 infected, 3 no verdict, 5 too large.")

@@ -61,18 +61,18 @@ def _prepare(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
-def _explain(context: sa.engine.ExceptionContext, path: Path) -> None:
+def _explain(context: sa.engine.ExceptionContext, path: Path) -> BaseException | None:
+    """Return what SQLAlchemy shall raise instead; None: its own."""
     error = context.original_exception
     if not isinstance(error, sqlite3.Error):
-        return
+        return None
     text = str(error)
     if "full" in text:
-        context.chained_exception = NoRoom(f"{show(path)}: no space left on its file system")
-        return
+        return NoRoom(f"{show(path)}: no space left on its file system")
     if "malformed" in text or "not a database" in text:
         _mark(path).touch()
         text += "; the next run moves it aside and begins a new one"
-    context.chained_exception = LedgerError(f"{show(path)}: {text}")
+    return LedgerError(f"{show(path)}: {text}")
 
 
 def _mark(path: Path) -> Path:

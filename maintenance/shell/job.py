@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from maintenance.errors import Exit, ImagewardenError
+import msgspec
+
+from maintenance.errors import Exit, ImagewardenError, LedgerError, NoRoom
 from maintenance.programs import Account
 from maintenance.settings import Config
 from maintenance.shell.progress import Progress
@@ -47,7 +49,8 @@ class Report(Protocol):
 class Context:
     """One run: its settings, its options, and what it may use."""
 
-    config: Config
+    config: Config  # or what ``Job.settings`` names
+    host: str  # as Zabbix knows it
     options: argparse.Namespace
     log: logging.Logger
     progress: Progress
@@ -79,9 +82,14 @@ class Context:
 
     @contextmanager
     def going_on(self, prefix: str = "") -> Iterator[None]:
-        """Turn a failure inside the block into a trouble."""
+        """Turn a failure inside the block into a trouble.
+
+        A full disk or a lost ledger is one for the whole run, and ends it.
+        """
         try:
             yield
+        except (NoRoom, LedgerError):
+            raise
         except ImagewardenError as error:
             self.trouble(f"{prefix}{error}")
 
@@ -106,6 +114,7 @@ class Job:
     run: Callable[[Context], Report]
     options: Callable[[argparse.ArgumentParser], None] = _no_options
     sections: tuple[str, ...] = ()  # of the configuration whose secrets it reads
+    settings: type[msgspec.Struct] = Config  # the part of the configuration it looks at
     changes: bool = False  # takes --dry-run
     records: bool = True  # has a log, a lock, and a row in the ledger for every run
     remembers: bool = True  # opens the ledger

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from maintenance.errors import Busy, ImagewardenError
+from maintenance.errors import Busy, ImagewardenError, NoRoom
 from maintenance.text import show
 from maintenance.times import iso
 
@@ -28,11 +28,18 @@ def only_one(path: Path, now: float) -> Iterator[None]:
         except BlockingIOError:
             holder = os.pread(fd, 80, 0).decode("ascii", "replace").strip()
             raise Busy(f"another run holds {show(path)} ({show(holder)})") from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"pid {os.getpid()}, since {iso(now)}\n".encode("ascii"), 0)
+        _sign(fd, path, f"pid {os.getpid()}, since {iso(now)}\n")
         yield
     finally:
         os.close(fd)
+
+
+def _sign(fd: int, path: Path, holder: str) -> None:
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, holder.encode("ascii"), 0)
+    except OSError as error:
+        raise NoRoom(f"{show(path)}: {error.strerror}") from None
 
 
 def is_held(path: Path) -> bool:

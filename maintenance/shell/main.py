@@ -1,19 +1,23 @@
 """The shell common to all scripts: from the command line to the exit status."""
 
 import argparse
+import errno
 import importlib
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from maintenance import config as configuration
 from maintenance.errors import Busy, ConfigError, Exit, ImagewardenError, UsageError
 from maintenance.programs import PATH, Account
+from maintenance.settings import Config
 from maintenance.shell import account, logs, options, result, signals
 from maintenance.shell.job import Context, Job
 from maintenance.shell.lock import only_one
@@ -41,10 +45,15 @@ def main(name: str, argv: Sequence[str] | None = None) -> int:
 
 
 def _context(job: Job, chosen: argparse.Namespace, log: logging.Logger) -> Context:
-    config = configuration.load(chosen.config, job.sections)
+    if job.settings is Config:
+        config = configuration.load(chosen.config, job.sections)
+        host = config.zabbix.host or socket.gethostname()
+    else:
+        part = configuration.load_part(chosen.config, job.sections, job.settings)
+        config, host = cast(Config, part), socket.gethostname()
     bars = sys.stderr.isatty() and not chosen.quiet and not chosen.json
     script = Path(os.path.realpath(sys.argv[0]))
-    return Context(config, chosen, log, Progress(bars), script, chosen.config)
+    return Context(config, host, chosen, log, Progress(bars), script, chosen.config)
 
 
 def _level(chosen: argparse.Namespace) -> int:
@@ -74,12 +83,19 @@ def _run(job: Job, context: Context) -> int:
             context.trouble(str(error))
         except Exception as bug:  # noqa: BLE001 - the admin gets one line, the log the traceback
             context.log.debug("unexpected error", exc_info=True)
-            context.trouble(f"unexpected error: {type(bug).__name__}: {show(str(bug))}"
-                            " (its traceback: in the log, or with -v)")
+            context.trouble(_in_one_line(bug))
         report = report or context.report
         ending = result.Ending.of(job, started, time.monotonic() - clock, report,
                                   context.troubles, signalled)
         return _leave(ending, context)
+
+
+def _in_one_line(bug: Exception) -> str:
+    if isinstance(bug, OSError) and bug.errno in {errno.ENOSPC, errno.EDQUOT}:
+        place = bug.filename if isinstance(bug.filename, str | bytes) else "a file of this run"
+        return f"{show(place)}: {bug.strerror}"
+    return (f"unexpected error: {type(bug).__name__}: {show(str(bug))}"
+            " (its traceback: in the log, or with -v)")
 
 
 @contextmanager
@@ -124,19 +140,20 @@ def _busy(job: Job, context: Context, started: float, busy: Busy) -> int:
         context.log.error("%s", busy)
     if context.options.json:
         ending = result.Ending(job, started, 0.0, Exit.BUSY, str(busy), None)
-        result.show_json(ending.members(result.host_name(context)))
+        result.show_json(ending.members(context.host))
     return Exit.BUSY
 
 
 def _leave(ending: result.Ending, context: Context) -> int:
-    members = ending.members(result.host_name(context))
+    members = ending.members(context.host)
     if context.ready and not getattr(context.options, "dry_run", False):
         lost = result.record(ending, context, members)
         if lost is not None and lost not in context.troubles:
-            context.log.error("%s", lost)
+            # One line is enough for a run that failed: the reason is likely the same.
+            context.log.log(logging.INFO if context.troubles else logging.ERROR, "%s", lost)
             if ending.status < Exit.FAILED or ending.status in {Exit.INCOMPLETE, Exit.INFECTED}:
                 ending = replace(ending, status=int(Exit.FAILED), error=lost)
-                members = ending.members(result.host_name(context))
+                members = ending.members(context.host)
     if ending.report is not None:
         for line in ending.report.alerts():
             context.log.warning("%s", line)

@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 
 from maintenance import __version__
-from maintenance.settings import Duration
 from maintenance.shell.job import Job
+from maintenance.units import Duration
 
 
 def parser(job: Job) -> argparse.ArgumentParser:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -46,11 +45,6 @@ class Ending:
                   "started": iso(self.started), "seconds": round(self.seconds, 3), "host": host}
         error = {} if self.error is None else {"error": self.error}
         return {**common, **error, **({} if self.report is None else self.report.members())}
-
-
-def host_name(context: Context) -> str:
-    """Return this host as Zabbix knows it."""
-    return context.config.zabbix.host or socket.gethostname()
 
 
 def record(ending: Ending, context: Context, members: Mapping[str, object]) -> str | None:

@@ -1,0 +1,221 @@
+"""A clamd of our own: proven before it is believed, and gone with the job."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from maintenance.clamav.canary import Canary
+from maintenance.clamav.connection import Clamd
+from maintenance.clamav.databases import CANARY, snapshot
+from maintenance.clamav.private import ScanOptions, private_engine
+from maintenance.clamav.session import Question, Scanner
+from maintenance.errors import EngineError
+from maintenance.verdict import CLEAN, Verdict
+from tests.processes import commands, family, lives
+from tests.site import BAD, Site, body_signature, wait_until
+
+ROOT = Path(__file__).parent.parent
+OPTIONS = ScanOptions(max_file_size=2**20, timeout=20)
+JOB = """\
+import pathlib, sys, time
+sys.path.insert(0, sys.argv[1])
+from maintenance.clamav.databases import snapshot
+from maintenance.clamav.private import ScanOptions, private_engine
+where = pathlib.Path(sys.argv[2])
+print("starting", flush=True)
+with private_engine(where, snapshot(where), ScanOptions(2**20, 20)) as clamd:
+    print(clamd.address, flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.fixture
+def definitions(tmp_path):
+    place = tmp_path / "definitions"
+    place.mkdir()
+    (place / "test.ndb").write_text(body_signature("Test.Bad", BAD))
+    return place
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The temporary directory of everything in this test; short, for the socket in it."""
+    place = tmp_path / "t"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return place
+
+
+def scan(clamd, content):
+    fd = os.memfd_create("image")
+    try:
+        os.write(fd, content)
+        return clamd.scan_descriptor(fd, 20)
+    finally:
+        os.close(fd)
+
+
+def refusal(definitions):
+    """Why no engine is had."""
+    content = snapshot(definitions)
+    with pytest.raises(EngineError) as raised, private_engine(definitions, content, OPTIONS):
+        pytest.fail("it was believed")
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_it_scans_with_what_is_on_disk_and_leaves_nothing(definitions, temporary):
+    before = set(family(os.getpid()))
+    with private_engine(definitions, snapshot(definitions), OPTIONS) as clamd:
+        assert scan(clamd, BAD).verdict is Verdict.INFECTED
+        assert scan(clamd, b"harmless") == CLEAN
+        home, = temporary.iterdir()
+        assert home.stat().st_mode & 0o777 == 0o700
+        with closing(Scanner[int](clamd, 64, 20)) as scanner:
+            fds = [os.memfd_create("image") for _ in range(200)]
+            answers = list(scanner.scan(Question(fd, fd) for fd in fds))
+        for fd in fds:
+            os.close(fd)
+        assert len(answers) == 200
+    assert list(temporary.iterdir()) == []
+    assert set(family(os.getpid())) <= before
+
+
+def test_limits_are_told_apart_from_hits(definitions, temporary):
+    with private_engine(definitions, snapshot(definitions), OPTIONS) as clamd:
+        found = scan(clamd, bytes(2**20 + 1) + BAD)
+        assert found.verdict is Verdict.UNKNOWN
+        assert "MaxFileSize" in found.reason
+        assert scan(clamd, bytes(2**20 - len(BAD)) + BAD).verdict is Verdict.INFECTED
+
+
+def test_signatures_for_unwanted_programs_are_off(definitions, temporary):
+    (definitions / "pua.ndu").write_text(body_signature("PUA.Test", b"merely unwanted"))
+    with private_engine(definitions, snapshot(definitions), OPTIONS) as clamd:
+        assert scan(clamd, b"merely unwanted") == CLEAN
+
+
+def test_what_is_not_in_the_snapshot_is_not_loaded(definitions, temporary):
+    content = snapshot(definitions)
+    (definitions / "later.ndb").write_text(body_signature("Test.Later", b"came after it"))
+    (definitions / CANARY).write_text(Canary.hatch(content).line)
+    with private_engine(definitions, content, OPTIONS) as clamd:
+        assert scan(clamd, b"came after it") == CLEAN
+
+
+def test_without_definitions_it_still_has_its_canary(tmp_path, temporary):
+    with private_engine(tmp_path, snapshot(tmp_path / "none"), OPTIONS) as clamd:
+        assert scan(clamd, b"x") == CLEAN
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("broken.ldb", b"not a signature\n"), ("half.ndb", b"Test.Half:0:*:zz\n"),
+    ("noise.hdb", os.urandom(1000).replace(b"\n", b"") + b"\n"), ("page.cvd", None)])
+def test_a_database_that_does_not_load_is_named(definitions, temporary, name, content):
+    if content is None:
+        content = (b"ClamAV-VDB:07 Nov 2026 08-04 -0400:1:1:90:a4ab60ae1c1c4e8f787459102dcfd90b:"
+                   b"x:y:1794139440").ljust(512) + b"<html>"
+    (definitions / name).write_bytes(content)
+    assert name in refusal(definitions)
+    assert list(temporary.iterdir()) == []
+
+
+def test_an_empty_database_is_named_or_harmless(definitions, temporary):
+    (definitions / "empty.ndb").touch()
+    content = snapshot(definitions)
+    try:
+        with private_engine(definitions, content, OPTIONS) as clamd:
+            assert scan(clamd, BAD).verdict is Verdict.INFECTED
+    except EngineError as error:
+        assert "empty.ndb" in str(error)
+
+
+def test_a_database_that_vanished_is_no_reason_to_wait_for_ever(definitions, temporary):
+    (definitions / "gone.ndb").write_text(body_signature("Test.Gone", b"gone"))
+    content = snapshot(definitions)
+    (definitions / "gone.ndb").unlink()
+    try:
+        with private_engine(definitions, content, OPTIONS):
+            assert snapshot(definitions).stamps != content.stamps, "by which the caller sees it"
+    except EngineError as error:
+        assert "gone.ndb" in str(error)
+
+
+def test_an_engine_without_its_canary_is_refused(definitions, temporary, monkeypatch):
+    other = Canary.hatch(snapshot(definitions)).line
+    monkeypatch.setattr(Canary, "line", property(lambda _self: other))
+    assert "canary" in refusal(definitions)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_canary_proves_its_own_content_and_nothing_else(tmp_path):
+    site = Site(tmp_path)
+    site.databases.mkdir(parents=True)
+    (site.databases / "test.ndb").write_text(body_signature("Test.Bad", BAD))
+    content = snapshot(site.databases)
+    canary, stranger = Canary.hatch(content), Canary.hatch(content)
+    (site.databases / CANARY).write_text(canary.line)
+    assert Canary.read(site.databases) == canary
+    with site.clamd():
+        clamd = Clamd(str(site.socket))
+        assert canary.found_by(clamd)
+        assert not stranger.found_by(clamd)
+        # The token is there, but under a name that stands for other definitions.
+        assert not Canary("0" * 16, canary.token).found_by(clamd)
+    assert not canary.found_by(clamd, 1), "nobody is there"
+    assert canary.stands_for(content)
+    (site.databases / "more.ndb").write_text(body_signature("Test.More", b"more"))
+    assert not canary.stands_for(snapshot(site.databases))
+
+
+@pytest.mark.parametrize("line", ["", "x", "0" * 32 + ":1:Imagewarden.Canary.0.0", "\xff", "a\n" * 9])
+def test_what_is_no_canary_is_none(tmp_path, line):
+    (tmp_path / CANARY).write_bytes(line.encode("latin-1"))
+    assert Canary.read(tmp_path) is None
+    assert Canary.read(tmp_path / "missing") is None
+
+
+def job(definitions):
+    process = subprocess.Popen([sys.executable, "-c", JOB, ROOT, definitions],
+                               stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "starting\n"
+    return process
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_when_the_job_dies_the_engine_and_its_files_go(definitions, temporary, end):
+    process = job(definitions)
+    assert Clamd(process.stdout.readline().strip()).answers()
+    started = family(process.pid)
+    assert len(started) >= 2
+    process.send_signal(end)
+    process.communicate()
+    wait_until(lambda: not any(map(lives, started)) and not list(temporary.iterdir()), 10)
+
+
+def test_when_the_job_dies_while_the_engine_loads_all_goes_too(definitions, temporary):
+    (definitions / "large.hdb").write_text(
+        "".join(f"{number:032x}:{number + 1}:Test.Large.{number}\n" for number in range(150_000)))
+    process = job(definitions)
+    wait_until(lambda: any(str(temporary).encode() in one and b"clamd\0" in one
+                           for one in commands()))
+    started = family(process.pid)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not any(map(lives, started)) and not list(temporary.iterdir()), 10)
+
+
+def test_an_engine_that_dies_in_the_middle_leaves_nothing_clean(definitions, temporary):
+    with private_engine(definitions, snapshot(definitions), OPTIONS) as clamd:
+        engine = [pid for pid in family(os.getpid())
+                  if Path(f"/proc/{pid}/comm").read_text() == "clamd\n"]
+        os.kill(engine[0], signal.SIGKILL)
+        wait_until(lambda: not lives(engine[0]))
+        assert scan(clamd, b"harmless").verdict is Verdict.UNKNOWN
+    assert list(temporary.iterdir()) == []
