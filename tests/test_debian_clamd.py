@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -19,7 +20,7 @@ CONF = Path("/etc/clamav/clamd.conf")
 def debian(site):
     """A site on the packaged clamd; its databases and socket are in the namespace only."""
     for parent in (site.root, *site.root.parents[:2]):
-        parent.chmod(0o755)
+        parent.chmod(stat.S_IMODE(parent.stat().st_mode) | 0o055)
     for name in ("lib", "run", "log"):
         (site.root / name).mkdir(mode=0o755)
         shutil.chown(site.root / name, "clamav", "clamav")

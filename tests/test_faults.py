@@ -50,6 +50,7 @@ def test_without_room_for_the_state_the_run_fails_and_the_next_one_completes(sit
         first = ran("rescan-store")
         line = one_line(first)
         assert "ledger" in line or "No space left" in line or "no space left" in line
+        assert "unexpected" not in line
         assert first.json["outcome"] == "failed"
         room.run(f"rm -f {site.state}/f*")
         second = ran("rescan-store")
@@ -214,7 +215,8 @@ def test_an_engine_that_breaks_its_word_leaves_everything_unknown(site, deed):
         assert ended.status == 3, ended
         store = ended.json["stores"][0]
         assert (store["clean"], store["infected"], store["unknown"]) == (0, 0, 2)
-        assert all(line.isprintable() for line in ended.err.splitlines())
+        log = (site.root / "logs/rescan.log").read_text(encoding="utf-8")
+        assert all(line.isprintable() for line in (ended.err + log).split("\n"))
     site.socket.unlink(missing_ok=True)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -43,13 +44,12 @@ def definitions(tmp_path):
 
 
 @pytest.fixture
-def temporary(tmp_path, monkeypatch):
+def temporary(monkeypatch):
     """The temporary directory of everything in this test; short, for the socket in it."""
-    place = tmp_path / "t"
-    place.mkdir()
-    monkeypatch.setenv("TMPDIR", str(place))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    return place
+    with TemporaryDirectory(prefix="t-") as place:
+        monkeypatch.setenv("TMPDIR", place)
+        monkeypatch.setattr("tempfile.tempdir", None)
+        yield Path(place)
 
 
 def scan(clamd, content):
@@ -174,11 +174,26 @@ def test_a_canary_proves_its_own_content_and_nothing_else(tmp_path):
     assert not canary.stands_for(snapshot(site.databases))
 
 
-@pytest.mark.parametrize("line", ["", "x", "0" * 32 + ":1:Imagewarden.Canary.0.0", "\xff", "a\n" * 9])
+@pytest.mark.parametrize("line", ["", "x", "\xff", "a\n" * 9,
+                                  "0" * 32 + ":1:Imagewarden.Canary.0.0"])
 def test_what_is_no_canary_is_none(tmp_path, line):
     (tmp_path / CANARY).write_bytes(line.encode("latin-1"))
     assert Canary.read(tmp_path) is None
     assert Canary.read(tmp_path / "missing") is None
+
+
+def test_a_temporary_directory_too_deep_for_a_socket_is_no_obstacle(
+        definitions, tmp_path, monkeypatch):
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setenv("TMPDIR", str(deep))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with private_engine(definitions, snapshot(definitions), OPTIONS) as clamd:
+        home = Path(clamd.address).parent
+        assert home.stat().st_mode & 0o777 == 0o700
+        assert scan(clamd, b"harmless") == CLEAN
+    assert not home.exists()
+    assert list(deep.iterdir()) == []
 
 
 def job(definitions):

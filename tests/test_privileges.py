@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 import signal
+import stat
 import subprocess
 from pathlib import Path
 
@@ -21,7 +22,7 @@ USER = "www-data"
 def theirs(site):
     """A site whose jobs work as USER; its state and logs are still to be made."""
     for parent in (site.root, *site.root.parents[:2]):
-        parent.chmod(0o755)
+        parent.chmod(stat.S_IMODE(parent.stat().st_mode) | 0o055)
     site.top["user"] = USER
     site.write_config()
     return site

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -231,7 +233,7 @@ def test_paths_take_no_lock(site):
 # --- stores that are not what they were
 
 
-@pytest.mark.parametrize("fault", ["missing", "file", "no marker", "empty", "half"])
+@pytest.mark.parametrize("fault", ["missing", "file", "no marker", "empty", "half", "other"])
 def test_a_store_that_is_not_itself_fails_and_nothing_changes(site, fault):
     for number in range(5):
         site.image(f"{number}.jpg")
@@ -249,10 +251,13 @@ def test_a_store_that_is_not_itself_fails_and_nothing_changes(site, fault):
         site.store.rename(aside)
     if fault == "file":
         site.store.write_text("")
-    elif fault in {"empty", "no marker"}:
+    elif fault in {"empty", "no marker", "other"}:
         site.store.mkdir()
-    if fault in {"empty", "half"}:
+    if fault in {"empty", "half", "other"}:
         site.write_config()
+    if fault == "other":  # under the same names, and new
+        for name in ("0.jpg", "elsewhere.jpg"):
+            site.image(name, BAD)
     ended = site.run("rescan-store", "--json")
     assert (ended.status, ended.json["outcome"]) == (1, "failed")
     assert ended.err.count("\n") == 1
@@ -265,7 +270,7 @@ def test_a_store_that_is_not_itself_fails_and_nothing_changes(site, fault):
         assert site.rescan()[0] == 0
     else:
         if site.store.is_dir():
-            site.store.rmdir()
+            shutil.rmtree(site.store)
         elif site.store.exists():
             site.store.unlink()
         aside.rename(site.store)
@@ -473,6 +478,61 @@ def test_an_engine_that_is_killed_in_the_middle_costs_only_what_it_was_asked(sit
     assert 0 < store["unknown"] <= 64 + 2
     status, result = site.rescan()
     assert (status, one_store(result)["clean"], one_store(result)["unknown"]) == (4, 501, 0)
+
+
+def test_a_system_clamd_that_dies_in_the_middle_leaves_the_rest_to_the_next_run(site):
+    for one in range(70):
+        site.image(f"a{one:02}.jpg", b"%d" % one)
+        site.image(f"z{one:02}.jpg", b"%d" % one)
+    for one in range(4):
+        os.truncate(site.image(f"m{one}.jpg"), 90 * 2**20)  # the engine dwells here
+    site.settings["clamav"]["engine"] = "system"
+    site.write_config()
+    site.run("update-definitions", "--no-rescan")
+    with site.clamd() as daemon:
+        site.update()
+        with started(site.command("rescan-store", "--json")) as job:
+            wait_until(lambda: booked(site) >= 64)
+            daemon.kill()
+            out, err = job.communicate(timeout=60)
+        result, store = json.loads(out), one_store(json.loads(out))
+        assert (job.returncode, result["outcome"]) == (3, "incomplete"), err
+        assert b"Traceback" not in err
+        assert store["clean"] + store["unknown"] + store["left"] == 144
+        assert store["left"] >= 60
+    site.socket.unlink(missing_ok=True)
+    with site.clamd():
+        status, result = site.rescan()
+        assert (status, one_store(result)["clean"]) == (0, 144)
+        assert one_store(result)["full"] == 144 - store["clean"]
+
+
+def test_an_image_that_changes_while_it_is_scanned_is_unknown(site):
+    path = os.fsdecode(site.image("a.jpg"))
+    os.truncate(path, 90 * 2**20)
+    site.update()
+    with started(site.command("rescan-store", "--json")) as job:
+        wait_until(lambda: path in opened_by(job.pid))
+        engine = named(family(job.pid), "clamd")[0]
+        os.kill(engine, signal.SIGSTOP)
+        os.utime(path)
+        os.kill(engine, signal.SIGCONT)
+        out, _ = job.communicate(timeout=60)
+    result = json.loads(out)
+    assert job.returncode == 3
+    assert "changed" in result["undone"][0]["reason"]
+    assert one_store(result)["clean"] == 0
+    assert site.rescan()[0] == 0
+
+
+def opened_by(pid):
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.append(os.readlink(entry))
+        except OSError:
+            continue
+    return found
 
 
 def test_a_killed_rescan_takes_its_engine_along(site):

@@ -143,7 +143,8 @@ def test_an_unusable_configuration_is_one_line_and_78(site, script, fault):
     elif fault == "writable":
         site.config.chmod(0o666)
     elif fault == "unknown":
-        site.config.write_text(site.config.read_text() + "soket = 1\n")
+        site.config.write_text(site.config.read_text().replace(
+            "[clamav]", "[clamav]\nsoket = 1"))
     elif fault == "broken":
         site.config.write_text("state = \n")
     else:
@@ -152,6 +153,12 @@ def test_an_unusable_configuration_is_one_line_and_78(site, script, fault):
     line = one_line(site.run(script, *arguments(site, script), "--json"), 78)
     assert str(site.config) in line or "soket" in line
     assert not site.state.exists()
+
+
+def test_an_upload_does_not_care_for_sections_that_are_not_its_own(site):
+    site.config.write_text(site.config.read_text() + "soket = 1\n")  # the last: [definitions]
+    assert site.run("rescan-store").status == 78
+    assert site.run("scan-upload", site.image("a.jpg")).status == 3
 
 
 @pytest.mark.may_skip("only root has to name a user")

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from maintenance.clamav import protocol
 from maintenance.errors import EngineError
+from maintenance.text import show
 from maintenance.verdict import Answer, unknown
 
 PATIENCE = 5.0  # seconds in which a healthy clamd answers a PING
@@ -65,7 +66,7 @@ class Clamd:
         reply = self.ask("VERSION", timeout)
         if not reply.startswith("ClamAV ") or "/4294967295/" in reply:
             raise EngineError(f"clamd at {self.address} has no usable engine"
-                              f" (VERSION: {reply}); restart it and see its log")
+                              f" (VERSION: {show(reply)}); restart it and see its log")
         return reply
 
     def scan_descriptor(self, fd: int, timeout: float) -> Answer:

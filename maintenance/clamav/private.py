@@ -55,7 +55,7 @@ def private_engine(databases: Path, content: Snapshot, options: ScanOptions
     """
     # In the temporary directory, because AppArmor confines clamd to that and to
     # the system's own directories.
-    home = Path(tempfile.mkdtemp(prefix="imagewarden-engine-"))
+    home = Path(tempfile.mkdtemp(prefix="imagewarden-engine-", dir=_room_for_a_socket()))
     try:
         canary = Canary.hatch(content)
         _furnish(home, databases, content, options, canary)
@@ -70,6 +70,12 @@ def private_engine(databases: Path, content: Snapshot, options: ScanOptions
                 yield clamd
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _room_for_a_socket() -> str:
+    """Return the temporary directory, unless its path leaves a socket's 107 bytes too few."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) <= 60 else "/tmp"  # noqa: S108 - mkdtemp goes into it
 
 
 def _furnish(home: Path, databases: Path, content: Snapshot, options: ScanOptions,

@@ -65,7 +65,7 @@ class _PathScan:
             scanner.close()
             self._commit()
         if scanner.lost:
-            self._context.trouble(scanner.lost)
+            self._context.trouble(show(scanner.lost))
 
     def _questions(self, paths: Sequence[str]) -> Iterator[Question[Named]]:
         for path in _spelled_out(paths):

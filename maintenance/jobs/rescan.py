@@ -86,8 +86,10 @@ def _walked(context: Context, store: Store) -> Iterator[tuple[Tree, Census, Imag
             raise StoreError(f"its marker {show(store.marker)} is missing; is it mounted?")
         met = context.progress.over(walk(tree.fd, excluding(store.exclude)), f"{store.name}: walk")
         dry = context.options.dry_run
-        census = count_changes(met, images) if dry else take_census(met, images)
-        if census.gone and not context.options.accept_missing:
+        believe = context.options.accept_missing
+        census = (count_changes(met, images) if dry
+                  else take_census(met, images, believe=believe))
+        if census.gone and not believe:
             images.forget_missing()
             raise StoreError(f"shows {census.images} images where the ledger knows {census.known};"
                              " is it mounted? If they are really gone: --accept-missing")
@@ -148,7 +150,7 @@ def _ask(context: Context, opened: Sequence[OpenStore], engine: Engine, need: Ne
             report.bytes += scan.bytes
             one.result.left = one.images.count_due(need)
         if lost is not None:
-            context.log.warning("%s", lost)
+            context.log.warning("%s", show(lost))  # words of the engine
             return lost
     return None
 

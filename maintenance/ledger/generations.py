@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from maintenance.ledger.database import reading
+from maintenance.ledger.database import reading, sound
 from maintenance.ledger.schema import generations
 
 DatabaseFacts = Mapping[str, object]  # name, version, signatures, built, sha256
@@ -34,7 +34,7 @@ class Generations:
         """Return the one last seen on disk; None before the first."""
         with reading(self._engine) as connection:
             row = connection.execute(_NEWEST).first()
-        return None if row is None else _generation(row)
+            return None if row is None else _generation(row)
 
     def met(self, fingerprint: str, engine: str, databases: Sequence[DatabaseFacts],
             confirmed: bool) -> Generation:
@@ -45,7 +45,7 @@ class Generations:
         said that nothing newer exists.
         """
         now = time.time()
-        with self._engine.begin() as connection:
+        with sound(self._engine), self._engine.begin() as connection:
             last = connection.execute(_NEWEST).first()
             if last is not None and last.fingerprint == fingerprint:
                 if confirmed:

@@ -119,6 +119,10 @@ class Images:
                 return
             further = sa.tuple_(*order) > sa.tuple_(*map(sa.literal, position(page[-1])))
 
+    def count_present(self) -> int:
+        """Return how many rows are not missing."""
+        return self.count(images.c.missing_since.is_(None))
+
     def count_due(self, need: Need) -> int:
         """Return how many rows are due."""
         return self.count(self._due(need))
@@ -231,10 +235,14 @@ def _again(need: Need) -> sa.ColumnElement[bool]:
 
 
 def _row(row: sa.Row[tuple[object, ...]]) -> ImageRow:
+    """Return a row as we wrote it; raises ValueError when we cannot have."""
     verdict = None if row.verdict is None else Verdict(row.verdict)
-    return ImageRow(row.key, (row.inode, row.size, row.mtime_ns, row.ctime_ns), verdict,
-                    row.signature, row.reason, row.generation, row.checked,
-                    row.missing_since is not None)
+    stamp = (row.inode, row.size, row.mtime_ns, row.ctime_ns)
+    if not (isinstance(row.key, bytes) and isinstance(row.checked, float | None)
+            and all(isinstance(number, int) for number in stamp)):
+        raise ValueError
+    return ImageRow(row.key, stamp, verdict, row.signature, row.reason, row.generation,
+                    row.checked, row.missing_since is not None)
 
 
 def _stamped(stamp: Stamp) -> dict[str, int]:

@@ -45,13 +45,16 @@ def run_suite(suite: Suite, checkout: Path, output: IO[str]) -> None:
             entry = pwd.getpwnam(UNPRIVILEGED)
             account = Account(entry.pw_uid, entry.pw_gid)
             checkout = _copied(checkout, place / "imagewarden")
-        for private in (place / "home", place / "tmp"):
-            private.mkdir(mode=0o700)
+        # Root's tests start programs that become other users: like /tmp, for all.
+        for own, mode in ((place / "home", 0o700), (place / "tmp", 0o1777)):
+            own.mkdir()
+            own.chmod(mode)
             if account:
-                os.chown(private, account.uid, account.gid)
+                os.chown(own, account.uid, account.gid)
         must(run(
+            # Its own temporary directory has long names, too long for sockets in it.
             [Environment(checkout).python, "-I", "-m", "pytest", "-q", "-p", "no:cacheprovider",
-             "-m", suite.marked],
+             f"--basetemp={place / 'tmp' / 't'}", "-m", suite.marked],
             output, environment=_surroundings(suite, place), directory=checkout,
             account=account), suite.name)
 

@@ -28,6 +28,9 @@ from maintenance.text import show
 def main(name: str, argv: Sequence[str] | None = None) -> int:
     """Run the job in module ``maintenance.jobs.NAME`` and return the exit status."""
     os.environ.update(PATH=PATH, LC_ALL="C.UTF-8")
+    if os.geteuid() == 0:  # root's own temporary directory is closed to the jobs' user
+        for variable in ("TMPDIR", "TEMP", "TMP"):
+            os.environ.pop(variable, None)
     os.umask(0o077)
     job: Job = importlib.import_module(f"maintenance.jobs.{name}").JOB
     words = options.names_apart(sys.argv[1:] if argv is None else argv)

@@ -1,9 +1,12 @@
 """The walk held against the ledger: what is new, changed, back, or gone."""
 
+import marshal
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import cast
+from typing import IO, cast
 
 from maintenance.ledger.images import ImageRow, Images, Seen
 from maintenance.store.walk import Image, Met, Passed, Unread
@@ -27,20 +30,38 @@ class Census:
         return self.known > 0 and self.images * 2 < self.known
 
 
-def take_census(met: Iterable[Met], images: Images) -> Census:
+def take_census(met: Iterable[Met], images: Images, *, believe: bool = False) -> Census:
     """Write into the ledger what the walk meets, in one pass over both.
 
-    Nothing is marked missing yet: that waits until the census is believed
-    (``Images.settle_missing``). Memory is flat.
+    Until the walk has met half of what the ledger knows, its findings wait in an
+    unnamed file: a census that comes out as ``gone`` has written nothing, unless
+    it is to be believed all the same. Nothing is marked missing yet (see
+    ``Images.settle_missing``). Memory is flat.
     """
     census = Census()
     images.forget_missing()
-    rows = _Rows(images.in_order())
-    changes = _changes(met, rows, census)
-    while batch := list(islice(changes, BATCH)):
-        images.record_seen([one for one in batch if isinstance(one, Seen)])
-        images.note_missing([one for one in batch if isinstance(one, bytes)])
+    half = 0 if believe else images.count_present() / 2
+    changes = _changes(met, _Rows(images.in_order()), census)
+    with tempfile.TemporaryFile() as waiting:
+        while batch := list(islice(changes, BATCH)):
+            marshal.dump([one if isinstance(one, bytes) else (one.key, one.stamp, one.changed)
+                          for one in batch], waiting)
+            if census.images >= half:
+                _write(waiting, images)
+        if believe or not census.gone:
+            _write(waiting, images)
     return census
+
+
+def _write(waiting: IO[bytes], images: Images) -> None:
+    waiting.seek(0)
+    with suppress(EOFError):
+        while True:
+            batch = marshal.load(waiting)  # noqa: S302 - our own, and without a name
+            images.record_seen([Seen(*one) for one in batch if isinstance(one, tuple)])
+            images.note_missing([one for one in batch if isinstance(one, bytes)])
+    waiting.seek(0)
+    waiting.truncate()
 
 
 def count_changes(met: Iterable[Met], images: Images) -> Census:
@@ -64,9 +85,9 @@ class _Rows:
             yield self._pop()
 
     def below(self, key: bytes) -> Iterator[ImageRow]:
-        """Yield the rows of the directory ``key``; the store itself is ``b""``."""
+        """Yield the row at ``key`` and those of that directory; the store itself is ``b""``."""
         prefix = key + b"\0" if key else b""
-        while self.next is not None and self.next.key.startswith(prefix):
+        while self.next is not None and (self.next.key == key or self.next.key.startswith(prefix)):
             yield self._pop()
 
     def at(self, key: bytes) -> ImageRow | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pathspec import PathSpec
+from pathspec import GitIgnoreSpec
 
 from maintenance.errors import StoreError
 from maintenance.store.identity import DIRECTORY, READ
@@ -60,6 +60,8 @@ class Tree:
         Raises Vanished, or NotAnImage for what is not a regular file or cannot
         be reached.
         """
+        if not {b"", b".", b".."}.isdisjoint(path.split(b"/")):
+            raise NotAnImage("not a path inside the store")
         parent, _, name = path.rpartition(b"/")
         try:
             fd = os.open(name, READ, dir_fd=self._open_parent(parent))
@@ -112,5 +114,5 @@ def excluding(patterns: Sequence[str]) -> Excluded:
     """Return the test for a store's ``exclude``, patterns as in a .gitignore."""
     if not patterns:
         return lambda path: False
-    spec = PathSpec.from_lines("gitwildmatch", patterns)
+    spec = GitIgnoreSpec.from_lines(patterns)
     return lambda path: spec.match_file(os.fsdecode(path))

@@ -5,9 +5,10 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from maintenance.store.identity import DIRECTORY, DRAFT, Stamp, stamp
+from maintenance.store.identity import DIRECTORY, DRAFT, Stamp, path_of, stamp
 
-Excluded = Callable[[bytes], bool]  # by path inside the store
+DEEPEST = 200  # directories: each being visited holds a descriptor, and there are 1024
+Excluded = Callable[[bytes], bool]  # by path inside the store; a directory's also with "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A directory whose images cannot be told, and why; they are not missing."""
+    """What cannot be looked at, and why; images there or below are not missing."""
 
     key: bytes
     reason: str
@@ -43,51 +44,72 @@ def walk(root: int, excluded: Excluded = lambda path: False) -> Iterator[Met]:
     link in the middle of the walk leads nowhere. Other file systems mounted
     below are not entered. Memory: the names of the directories being visited.
     """
-    yield from _level(root, b"", os.fstat(root).st_dev, excluded)
+    device = os.fstat(root).st_dev
+    levels: list[_Level] = []
+    try:
+        yield from _enter(levels, os.dup(root), b"")
+        while levels:
+            name = next(levels[-1].names, None)
+            if name is None:
+                os.close(levels.pop().fd)
+            elif not name.startswith(DRAFT):
+                yield from _entry(levels, name, device, excluded)
+    finally:
+        for level in levels:
+            os.close(level.fd)
 
 
-def _level(fd: int, prefix: bytes, device: int, excluded: Excluded) -> Iterator[Met]:
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """A directory being visited."""
+
+    fd: int
+    prefix: bytes  # of the keys in it
+    names: Iterator[bytes]
+
+
+def _enter(levels: list[_Level], fd: int, key: bytes) -> Iterator[Met]:
     try:
         names = sorted(os.fsencode(name) for name in os.listdir(fd))
     except OSError as error:
-        yield Unread(prefix[:-1], error.strerror or str(error))
+        os.close(fd)
+        yield Unread(key, error.strerror or str(error))
+    else:
+        levels.append(_Level(fd, key + b"\0" if key else b"", iter(names)))
+
+
+def _entry(levels: list[_Level], name: bytes, device: int, excluded: Excluded) -> Iterator[Met]:
+    key = levels[-1].prefix + name
+    path = path_of(key)
+    if excluded(path):
         return
-    for name in names:
-        key = prefix + name
-        if name.startswith(DRAFT) or excluded(key.replace(b"\0", b"/")):
-            continue
-        try:
-            info = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        except FileNotFoundError:
-            continue  # gone since it was listed
-        except OSError as error:
-            yield Unread(key, error.strerror or str(error))
-            continue
-        yield from _entry(fd, name, key, info, device, excluded)
-
-
-def _entry(fd: int, name: bytes, key: bytes, info: os.stat_result, device: int,
-           excluded: Excluded) -> Iterator[Met]:
+    try:
+        info = os.stat(name, dir_fd=levels[-1].fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return  # gone since it was listed
+    except OSError as error:
+        yield Unread(key, error.strerror or str(error))
+        return
     if stat.S_ISREG(info.st_mode):
         yield Image(key, stamp(info))
     elif not stat.S_ISDIR(info.st_mode):
         yield Passed(key)
-    elif info.st_dev != device:
+    elif not excluded(path + b"/"):
+        yield from _below(levels, name, key, info.st_dev == device)
+
+
+def _below(levels: list[_Level], name: bytes, key: bytes, same_device: bool) -> Iterator[Met]:
+    if not same_device:
         yield Unread(key, "another file system is mounted here: add it as a store of its own")
-    else:
-        yield from _below(fd, name, key, device, excluded)
-
-
-def _below(parent: int, name: bytes, key: bytes, device: int, excluded: Excluded
-           ) -> Iterator[Met]:
+        return
+    if len(levels) >= DEEPEST:
+        yield Unread(key, f"more than {DEEPEST} directories deep")
+        return
     try:
-        fd = os.open(name, DIRECTORY, dir_fd=parent)
+        fd = os.open(name, DIRECTORY, dir_fd=levels[-1].fd)
     except FileNotFoundError:
         return
     except OSError as error:
         yield Unread(key, error.strerror or str(error))
         return
-    try:
-        yield from _level(fd, key + b"\0", device, excluded)
-    finally:
-        os.close(fd)
+    yield from _enter(levels, fd, key)
