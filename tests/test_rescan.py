@@ -242,22 +242,7 @@ def test_a_store_that_is_not_itself_fails_and_nothing_changes(site, fault):
     site.update()
     assert site.rescan()[0] == 0
     before, coverage = verdicts(site), site.coverage()
-    aside = site.root / "aside"
-    if fault == "half":
-        aside.mkdir()
-        for path in sorted(site.store.iterdir())[2:]:
-            path.rename(aside / path.name)
-    else:
-        site.store.rename(aside)
-    if fault == "file":
-        site.store.write_text("")
-    elif fault in {"empty", "no marker", "other"}:
-        site.store.mkdir()
-    if fault in {"empty", "half", "other"}:
-        site.write_config()
-    if fault == "other":  # under the same names, and new
-        for name in ("0.jpg", "elsewhere.jpg"):
-            site.image(name, BAD)
+    aside = disturb(site, fault)
     ended = site.run("rescan-store", "--json")
     assert (ended.status, ended.json["outcome"]) == (1, "failed")
     assert ended.err.count("\n") == 1
@@ -275,6 +260,27 @@ def test_a_store_that_is_not_itself_fails_and_nothing_changes(site, fault):
             site.store.unlink()
         aside.rename(site.store)
         assert site.rescan()[0] == 0
+
+
+def disturb(site, fault):
+    """Let something befall the store; where its images went."""
+    aside = site.root / "aside"
+    if fault == "half":
+        aside.mkdir()
+        for path in sorted(site.store.iterdir())[2:]:
+            path.rename(aside / path.name)
+    else:
+        site.store.rename(aside)
+    if fault == "file":
+        site.store.write_text("")
+    elif fault in {"empty", "no marker", "other"}:
+        site.store.mkdir()
+    if fault in {"empty", "half", "other"}:
+        site.write_config()
+    if fault == "other":  # under the same names, and new
+        for name in ("0.jpg", "elsewhere.jpg"):
+            site.image(name, BAD)
+    return aside
 
 
 def test_a_store_that_failed_does_not_stop_the_other(site):

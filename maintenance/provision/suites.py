@@ -20,6 +20,8 @@ UNPRIVILEGED = "nobody"
 # What would let the caller's shell decide how a test ends.
 PERSONAL = ("PYTHON", "LC_", "LANG", "XDG_", "SUDO_", "MAIL", "IMAGEWARDEN_")
 NOT_SOURCE = {".git", "build", "dist"}
+# A folder with ClamAV's signed test databases, which are not ours to ship.
+DEFINITIONS = "IMAGEWARDEN_TEST_DEFINITIONS"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def run_suite(suite: Suite, checkout: Path, output: IO[str]) -> None:
             # Its own temporary directory has long names, too long for sockets in it.
             [Environment(checkout).python, "-I", "-m", "pytest", "-q", "-p", "no:cacheprovider",
              f"--basetemp={place / 'tmp' / 't'}", "-m", suite.marked],
-            output, environment=_surroundings(suite, place), directory=checkout,
+            output, environment={**_surroundings(suite, place), **_definitions(place)},
+            directory=checkout,
             account=account), suite.name)
 
 
@@ -86,6 +89,17 @@ def _copied(checkout: Path, copy: Path) -> Path:
     must(run(["cp", "-a", "--no-preserve=ownership", *entries, copy], None), "copying the checkout")
     must(run(["chmod", "-R", "a+rX,go-w", copy], None), "opening the copy to others")
     return copy
+
+
+def _definitions(place: Path) -> dict[str, str]:
+    """Copy the signed test databases, when there are any, to where the tests can read them."""
+    source = os.environ.get(DEFINITIONS)
+    if not source:
+        return {}
+    copy = place / "definitions"
+    must(run(["cp", "-R", source, copy], None), "copying the test databases")
+    must(run(["chmod", "-R", "a+rX,u+w", copy], None), "opening the copy to others")
+    return {DEFINITIONS: str(copy)}
 
 
 def _surroundings(suite: Suite, place: Path) -> dict[str, str]:
