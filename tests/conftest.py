@@ -5,8 +5,14 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.site import Site
+
+# On a busy machine an example may take a second: that says nothing about the code.
+settings.register_profile("patient", deadline=None,
+                          suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 CI = bool(os.environ.get("CI"))
 

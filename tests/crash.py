@@ -32,12 +32,14 @@ def main(script: str, checkout: str, site: str, work: str, part: str, words: lis
         config.write_text(config.read_text().replace(site, str(copy)))
         config.chmod(0o644)
         argv = [script, *words, "--json", "--config", str(config)]
-        died, where, _ = one(argv, step)
+        died, told, _ = one(argv, step)
+        *made, where = told.split("\n")
         after = one(argv, 0)
         while after[0] == 75 and died:  # a child of the dead run had a moment left
             time.sleep(0.1)
             after = one(argv, 0)
-        sys.stdout.write(json.dumps({"step": step, "died": died, "where": where, "left": left(copy),
+        sys.stdout.write(json.dumps({"step": step, "died": died, "where": where, "made": made,
+                                     "left": left(copy),
                                      "status": after[0], "result": after[2]}) + "\n")
         sys.stdout.flush()
         shutil.rmtree(copy)
@@ -95,6 +97,8 @@ def trap(step: int, where: int) -> None:
             return
         if event == "open" and harmless(args[0], args[2]):
             return
+        if event == "tempfile.mkdtemp":
+            os.write(where, f"{args[0]}\n".encode())  # a victim cannot remove it
         seen += 1
         if seen == step:
             os.write(where, f"{event} {args!r}"[:200].encode())

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -151,10 +152,14 @@ def killed_at_every_step(site, work: Path, script: str, *words: str) -> list[dic
              checkout / "bin" / script, checkout, site.root, work, f"2/{part}", *words],
             stdout=subprocess.PIPE, env={**ENVIRONMENT, "TMPDIR": scratch}) for part in (0, 1)]
         steps = [json.loads(line) for part in parts for line in part.communicate()[0].splitlines()]
+        made = [path for one in steps for path in (scratch, *one["made"])]
         wait = time.monotonic() + 15  # for the keepers of the last victims
-        while any(scratch.encode() in words for words in commands()):
+        while any(path.encode() in words for words in commands() for path in made):
             assert time.monotonic() < wait, "something outlived its job"
             time.sleep(0.1)
+        for one in steps:  # root's jobs do not heed our TMPDIR
+            for path in one["made"]:
+                shutil.rmtree(path, ignore_errors=True)
     assert [part.returncode for part in parts] == [0, 0]
     return sorted(steps, key=lambda one: one["step"])
 

@@ -16,6 +16,8 @@ from maintenance.verdict import CLEAN, Verdict
 from tests.peers import Peer
 from tests.site import BAD, Site, body_signature
 
+pytestmark = pytest.mark.server
+
 
 @contextmanager
 def started(root, **options):

@@ -11,7 +11,7 @@ import pytest
 from tests.processes import Namespace
 from tests.site import BAD, LATER, answers, body_signature, wait_until
 
-pytestmark = [pytest.mark.may_skip("only root can be clamav"),
+pytestmark = [pytest.mark.server, pytest.mark.may_skip("only root can be clamav"),
               pytest.mark.skipif(os.geteuid() != 0, reason="only root can be clamav")]
 CONF = Path("/etc/clamav/clamd.conf")
 

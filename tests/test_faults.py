@@ -14,6 +14,8 @@ import pytest
 from tests.processes import Namespace, hidden
 from tests.site import BAD, Ended, body_signature
 
+pytestmark = pytest.mark.server
+
 
 def one_line(ended, status=1):
     assert ended.status == status, ended

@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import sqlite3
+import time
 
 import pytest
 
@@ -163,6 +164,18 @@ def test_an_unchanged_image_keeps_its_verdict_and_a_changed_one_forgets_it(scene
     for name in (b"changed", b"replaced"):
         row = rows[name]
         assert (row.verdict, row.signature, row.generation, row.checked) == (None,) * 4
+
+
+def test_an_image_whose_size_and_time_were_put_back_is_changed_all_the_same(scene):
+    scene.write(b"a", b"before")
+    scene.census()
+    scene.check_all()
+    info = os.lstat(scene.path(b"a"))
+    time.sleep(0.02)  # longer than a tick of the kernel's clock
+    scene.write(b"a", b"after!")
+    os.utime(scene.path(b"a"), ns=(info.st_atime_ns, info.st_mtime_ns))
+    scene.census()
+    assert scene.rows()[b"a"].verdict is None
 
 
 def test_a_row_goes_only_after_two_complete_readings_a_day_apart(scene):

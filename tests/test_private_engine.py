@@ -20,6 +20,8 @@ from maintenance.verdict import CLEAN, Verdict
 from tests.processes import commands, family, lives
 from tests.site import BAD, Site, body_signature, wait_until
 
+pytestmark = pytest.mark.server
+
 ROOT = Path(__file__).parent.parent
 OPTIONS = ScanOptions(max_file_size=2**20, timeout=20)
 JOB = """\
@@ -27,6 +29,7 @@ import pathlib, sys, time
 sys.path.insert(0, sys.argv[1])
 from maintenance.clamav.databases import snapshot
 from maintenance.clamav.private import ScanOptions, private_engine
+
 where = pathlib.Path(sys.argv[2])
 print("starting", flush=True)
 with private_engine(where, snapshot(where), ScanOptions(2**20, 20)) as clamd:

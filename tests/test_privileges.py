@@ -13,7 +13,7 @@ import pytest
 from tests.processes import ENVIRONMENT, family, named, started, status_of
 from tests.site import BAD, BIN, wait_until
 
-pytestmark = [pytest.mark.may_skip("only root has privileges to drop"),
+pytestmark = [pytest.mark.server, pytest.mark.may_skip("only root has privileges to drop"),
               pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")]
 USER = "www-data"
 

@@ -12,7 +12,7 @@ import pytest
 
 from maintenance.errors import ToolError
 from maintenance.programs import ENVIRONMENT, TAIL, Child, How, Limits, find, run
-from tests.processes import commands, family, lives
+from tests.processes import commands, family, lives, parents
 from tests.site import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -174,11 +174,18 @@ def test_what_a_program_leaves_running_ends_with_it(tmp_path):
 def test_a_killed_keeper_takes_nobody_with_it_and_leaves_nobody(tmp_path, child):
     one = child(f"echo $$ > {tmp_path}/pid; sleep 300; exit 0", grace=0.2)
     number, = pids(tmp_path / "pid")
-    keeper = int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(keeper, signal.SIGKILL)
+    os.kill(parents()[number], signal.SIGKILL)
     assert one.wait(20) == 128 + signal.SIGKILL
-    one.end()
     wait_until(lambda: not lives(number), 10)
+
+
+def test_what_a_killed_keeper_leaves_is_killed_by_the_job(tmp_path, child):
+    one = child(f"sleep 300 & echo $! > {tmp_path}/grandchild; echo $$ > {tmp_path}/pid; wait")
+    number, grandchild = pids(tmp_path / "pid", tmp_path / "grandchild")
+    os.kill(parents()[number], signal.SIGKILL)
+    one.wait(20)
+    one.end()
+    wait_until(lambda: not lives(grandchild), 10)
 
 
 @pytest.mark.parametrize(("script", "status"), [

@@ -23,6 +23,8 @@ from tests.processes import (
 )
 from tests.site import BAD, LATER, body_signature, wait_until
 
+pytestmark = pytest.mark.server
+
 CLAMD = "/usr/sbin/clamd"
 HOSTILE = [
     b"clean.jpg\nx", b"a: OK", b"b FOUND", b"-h", b"@x.jpg", b"$(touch pwned).jpg",

@@ -15,6 +15,8 @@ from maintenance.verdict import Verdict
 from tests.peers import Peer
 from tests.site import BAD, Site, body_signature
 
+pytestmark = pytest.mark.server
+
 # Names that end a command, imitate a reply, look like an option, or are no text.
 HOSTILE = [b"clean.jpg\nx", b"x: OK", b"x FOUND", b"-h", b"@list", b"$(touch pwned).jpg", b"' \"\\",
            b"\xff\xfe.jpg", b"\x1b[31m\r.jpg", b"n" * 255]
@@ -247,6 +249,19 @@ def test_replies_come_in_any_order_and_in_pieces(tmp_path):
     assert lost is None
     assert verdicts(answers) == {
         1: Verdict.INFECTED, 2: Verdict.CLEAN, 3: Verdict.CLEAN}
+
+
+def test_the_time_limit_is_for_one_image_not_for_all(tmp_path, quick):
+    def answer_slowly(talk):
+        talk.await_scans(6)
+        for number in range(1, 7):
+            time.sleep(0.7)
+            talk.say(b"%d: fd[9]: OK\0" % number)
+        talk.drain()
+
+    answers, lost = play(tmp_path / "s", answer_slowly, 6, timeout=2)
+    assert lost is None
+    assert set(verdicts(answers).values()) == {Verdict.CLEAN}
 
 
 BROKEN = {

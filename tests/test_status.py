@@ -7,6 +7,8 @@ import pytest
 from tests.processes import hidden
 from tests.site import BAD, LATER, body_signature
 
+pytestmark = pytest.mark.server
+
 
 def state(site, *arguments):
     ended = site.run("store-status", "--json", *arguments)

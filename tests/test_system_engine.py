@@ -1,6 +1,10 @@
 """A clamd that serves others too: proven, reloaded, and never believed blindly."""
 
+import pytest
+
 from tests.site import BAD, LATER, body_signature
+
+pytestmark = pytest.mark.server
 
 
 def use_system(site):

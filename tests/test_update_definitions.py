@@ -23,6 +23,8 @@ from tests.processes import (
 )
 from tests.site import BAD, LATER, body_signature, wait_until
 
+pytestmark = pytest.mark.server
+
 SIGNED = Path(os.environ.get("IMAGEWARDEN_TEST_DEFINITIONS", "/nonexistent"))
 MORE = body_signature("Test.Bad", BAD) + body_signature("Test.Later", LATER)
 
