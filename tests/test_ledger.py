@@ -452,7 +452,7 @@ with Ledger.open(state) as ledger:
         keys = [b"%06d-%02d" % (number, n) for n in range(20)]
         images.record_seen([Seen(key, (1, 2, 3, 4), True) for key in keys])
         images.record_answers([Asked(key, (1, 2, 3, 4), CLEAN) for key in keys], 1)
-        ledger.generations.met(f"{number % 2}", "ClamAV 1", [], confirmed=True)  # reads, then writes
+        ledger.generations.met(f"{number % 2}", "ClamAV 1", [], confirmed=True)  # reads first
         ledger.record_run(Run("rescan", 1.0, 2.0, "done", 0, {}, None), send=True)
         print(number, flush=True)
 """
