@@ -202,7 +202,9 @@ def test_started_by_root_a_symlink_of_somebody_else_is_refused(place, monkeypatc
         os.chown(link, NOBODY, -1, follow_symlinks=False)
         culprit = link
     else:
-        culprit = place  # the directory, our own, comes first on the way
+        # The first directory that is our own, from the root down, comes first.
+        culprit = next(one for one in [*reversed(place.parents), place]
+                       if one.lstat().st_uid != 0)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert line_of(load, str(link)) == (f"{link}: root starts us, but {culprit} on its way is "
                                         f"not root's: chown -h root {culprit}")

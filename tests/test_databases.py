@@ -203,15 +203,17 @@ def test_a_directory_that_is_only_changing_is_never_taken_for_an_empty_one(tmp_p
 
     def come_and_go():
         while not stop.is_set():
-            (tmp_path / "gone.ndb").write_text("x")
-            (tmp_path / "gone.ndb").unlink()
+            (tmp_path / "z.ndb").write_text("x")
+            (tmp_path / "z.ndb").unlink()
 
-    (tmp_path / "stays.ndb").write_text("x")
+    stay = {f"{number}.ndb" for number in range(300)}  # looked at between its listing and it
+    for name in stay:
+        (tmp_path / name).touch()
     thread = threading.Thread(target=come_and_go)
     thread.start()
     try:
-        for _ in range(3000):
-            assert "stays.ndb" in {stamp[0] for stamp in stamps(tmp_path)}
+        for _ in range(300):
+            assert {stamp[0] for stamp in stamps(tmp_path)} - {"z.ndb"} == stay
     finally:
         stop.set()
         thread.join()

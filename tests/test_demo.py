@@ -70,6 +70,7 @@ def test_names_that_configuration_files_cannot_hold_are_refused(open_way, name):
     assert not (open_way / name).exists()
 
 
+@pytest.mark.may_skip("only root trusts others less than itself")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_root_trusts_no_way_that_others_can_change(open_way):
     (open_way / "loose").mkdir()

@@ -202,6 +202,7 @@ def test_an_image_that_is_there_is_not_overwritten(tmp_path):
     assert kept.read_bytes() == b"somebody's own"
 
 
+@pytest.mark.may_skip("the unprivileged run works on a copy without .git")
 def test_no_file_of_ours_would_alarm_a_scanner():
     listed = subprocess.run(
         ["git", "-C", CHECKOUT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],

@@ -51,7 +51,7 @@ def run_suite(suite: Suite, checkout: Path, output: IO[str]) -> None:
         for own, mode in ((place / "home", 0o700), (place / "tmp", 0o1777)):
             own.mkdir()
             own.chmod(mode)
-            if account:
+            if account and own.name == "home":
                 os.chown(own, account.uid, account.gid)
         must(run(
             # Its own temporary directory has long names, too long for sockets in it.
