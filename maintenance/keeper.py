@@ -73,9 +73,11 @@ def _wait(order: dict[str, Any], child: int, ended: int) -> int:
     poll.register(ended, select.POLLIN)
     deadline: float | None = None
     while True:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
+        found, status = os.waitpid(-1, os.WNOHANG)
+        if found == child:
             return _exit_status(status)
+        if found:
+            continue  # an orphan that had become ours
         if deadline is not None and time.monotonic() >= deadline:
             break
         left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000

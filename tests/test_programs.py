@@ -188,6 +188,13 @@ def test_what_a_killed_keeper_leaves_is_killed_by_the_job(tmp_path, child):
     wait_until(lambda: not lives(grandchild), 10)
 
 
+def test_orphans_that_ended_do_not_pile_up(child, tmp_path):
+    child(f"for n in 1 2 3 4 5 6 7 8 9; do (sleep 0.01 & ) ; done; echo $$ > {tmp_path}/pid;"
+          " exec sleep 301")
+    number, = pids(tmp_path / "pid")
+    wait_until(lambda: family(parents()[number]) == [number], 10)
+
+
 @pytest.mark.parametrize(("script", "status"), [
     ("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -9 $$", 137), ("kill -TERM $$", 143),
     ("kill -SEGV $$", 139), ("kill -INT $$", 130), ("kill -HUP $$", 129)])
