@@ -1,4 +1,4 @@
-"""What a forked child must not keep of its parent."""
+"""What a process lets go of: a child its parent's things, root its privileges."""
 
 import os
 import signal
@@ -19,8 +19,14 @@ def settle(keep: Collection[int], account: Account | None = None) -> None:
     for fd in sorted(fd for fd in keep if fd > 2):
         os.closerange(low, fd)
         low = fd + 1
-    os.closerange(low, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 65536 else 65536)
-    if account is not None and os.geteuid() == 0:
-        os.setgroups(account.groups)
-        os.setresgid(account.gid, account.gid, account.gid)
-        os.setresuid(account.uid, account.uid, account.uid)
+    os.closerange(low, min(os.sysconf("SC_OPEN_MAX"), 65536))
+    become(account)
+
+
+def become(account: Account | None) -> None:
+    """Drop root's privileges for good; None: there are none to drop."""
+    if account is None:
+        return
+    os.setgroups(account.groups)
+    os.setresgid(account.gid, account.gid, account.gid)
+    os.setresuid(account.uid, account.uid, account.uid)

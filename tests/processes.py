@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = os.geteuid() == 0
+NOBODY = 65534
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent",
                "TMPDIR": os.environ.get("TMPDIR", "/tmp")}
 
@@ -172,3 +173,16 @@ def commands() -> Iterator[bytes]:
                 yield (entry / "cmdline").read_bytes()
             except OSError:
                 continue
+
+
+@contextmanager
+def nobody():
+    """Root is kept from nothing: be somebody else for a while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from maintenance.clamav import connection as module
-from maintenance.clamav.connection import Clamd, pid_of, read_chunks
+from maintenance.clamav import protocol
+from maintenance.clamav.connection import Clamd, pid_of
 from maintenance.errors import EngineError
 from maintenance.verdict import CLEAN, Verdict
 from tests.peers import Peer
@@ -32,6 +33,13 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def pieces(path):
+    """A file as a stream is sent."""
+    with path.open("rb") as stream:
+        while chunk := stream.read(protocol.CHUNK):
+            yield chunk
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +99,10 @@ def test_a_signature_is_found_in_a_stream_across_its_chunks(clamd):
 def test_a_file_is_read_in_pieces(local, tmp_path):
     content = bytes(200_000) + BAD
     (tmp_path / "a").write_bytes(content)
-    chunks = list(read_chunks(tmp_path / "a"))
+    chunks = list(pieces(tmp_path / "a"))
     assert b"".join(chunks) == content
     assert len(chunks) > 1
-    assert local.scan_stream(read_chunks(tmp_path / "a"), 30).verdict is Verdict.INFECTED
+    assert local.scan_stream(pieces(tmp_path / "a"), 30).verdict is Verdict.INFECTED
 
 
 def test_a_file_over_the_limit_is_unknown(local):

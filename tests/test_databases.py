@@ -4,7 +4,6 @@ import hashlib
 import os
 import subprocess
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,9 +21,9 @@ from maintenance.clamav.databases import (
 )
 from maintenance.errors import ToolError
 from maintenance.times import iso
+from tests.processes import nobody
 from tests.site import body_signature, wait_until
 
-NOBODY = 65534
 
 
 def cvd(version="27000", signatures="2000000", built="07 Nov 2026 08-04 -0400", stime="1794139440"):
@@ -32,19 +31,6 @@ def cvd(version="27000", signatures="2000000", built="07 Nov 2026 08-04 -0400", 
     fields = ["ClamAV-VDB", built, version, signatures, "90", "a4ab60ae1c1c4e8f787459102dcfd90b",
               "ttQeKzTSL5iF5", "raynman", stime]
     return ":".join(fields).encode().ljust(HEADER)
-
-
-@contextmanager
-def unprivileged():
-    """Root cannot be kept from reading a file: be nobody for a while."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_an_empty_and_a_missing_directory_hold_nothing(tmp_path):
@@ -135,7 +121,7 @@ def test_a_file_that_cannot_be_read_is_named_with_its_repair(tmp_path):
     (tmp_path / "third\nparty.ndb").touch(0o000)
     where = os.open(tmp_path, os.O_RDONLY)
     try:
-        with unprivileged(), pytest.raises(ToolError) as raised:
+        with nobody(), pytest.raises(ToolError) as raised:
             snapshot(Path(f"/proc/self/fd/{where}"))
     finally:
         os.close(where)
@@ -151,7 +137,7 @@ def test_a_directory_that_cannot_be_read_is_an_error_not_an_empty_one(tmp_path):
     tmp_path.chmod(0o755)
     where = os.open(tmp_path, os.O_RDONLY)
     try:
-        with unprivileged(), pytest.raises(ToolError, match="closed: Permission denied"):
+        with nobody(), pytest.raises(ToolError, match="closed: Permission denied"):
             snapshot(Path(f"/proc/self/fd/{where}/closed"))
     finally:
         os.close(where)

@@ -16,7 +16,8 @@ from maintenance.store.identity import key_of, stamp
 from maintenance.store.merge import count_changes, take_census
 from maintenance.store.walk import Image, Unread, walk
 from maintenance.verdict import CLEAN, Verdict, infected
-from tests.test_walk import NAMES, nobody
+from tests.processes import nobody
+from tests.test_walk import NAMES
 
 DAYS = 86400.0
 

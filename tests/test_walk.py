@@ -17,9 +17,9 @@ from maintenance.errors import StoreError
 from maintenance.store.identity import key_of, path_of, stamp
 from maintenance.store.tree import NotAnImage, Tree, Vanished, excluding
 from maintenance.store.walk import DEEPEST, Image, Passed, Unread, walk
+from tests.processes import nobody
 
 ROOT = Path(__file__).parent.parent
-NOBODY = 65534
 # Bytes around "/" and the ends of what a name can hold, and names made of them.
 NAMES = [b"a", b"a-b", b"a.b", b"a b", b"a\x01", b"A", b"aa", b"a0", b"\xff", b"\xff\xfe", b"\x01",
          b"-h", b"@x", b"a\nb", "é".encode(), b"~", b"!", b".hidden", b"z" * 255, b"\x7f" * 255]
@@ -56,19 +56,6 @@ def write(store, name, content=b"x"):
     with open(path, "wb") as stream:
         stream.write(content)
     return path
-
-
-@contextmanager
-def nobody():
-    """Root is kept from nothing: be somebody else for a while."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def grow(rng, place, depth=0):

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from maintenance.clamav import protocol
@@ -122,13 +121,6 @@ def pid_of(link: socket.socket) -> int:
     """Return the process that listens at the other end of a Unix socket."""
     raw = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", raw)[0])
-
-
-def read_chunks(path: Path) -> Iterator[bytes]:
-    """Yield a file in the pieces ``scan_stream`` takes."""
-    with path.open("rb") as stream:
-        while chunk := stream.read(protocol.CHUNK):
-            yield chunk
 
 
 def _hurry(link: socket.socket, deadline: float) -> None:

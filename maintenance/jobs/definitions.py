@@ -72,7 +72,9 @@ def update(context: Context) -> DefinitionsReport:
         return _foretell(context, report)
     prepared: Prepared = context.prepared
     report.freshclam = prepared.fetched
-    _tell(context, prepared.caretaker.open_up())
+    refused = prepared.caretaker.open_up()
+    if refused is not None:
+        context.log.warning("%s", refused)
     known = context.ledger.generations.current()
     definitions = _read(context, prepared, known)
     if definitions is not None:
@@ -230,9 +232,8 @@ def _rescan_command(context: Context) -> list[str | Path]:
 
 def _owner(context: Context, directory: Path) -> Account | None:
     """Return whom freshclam runs as; None: as ourselves."""
-    mine = context.account
     if directory == context.config.own_databases:
-        ensure_directory(directory, 0o755, mine)
+        ensure_directory(directory, 0o755, context.account)
     try:
         info = directory.stat()
     except OSError as error:
@@ -256,11 +257,6 @@ def _name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
-def _tell(context: Context, refused: str | None) -> None:
-    if refused is not None:
-        context.log.warning("%s", refused)
 
 
 def _foretell(context: Context, report: DefinitionsReport) -> DefinitionsReport:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from maintenance.clamav import databases, system
+from maintenance.clamav import system
 from maintenance.clamav.canary import Canary
 from maintenance.clamav.connection import Clamd
 from maintenance.clamav.private import private_engine
@@ -34,7 +34,7 @@ def proven_engine(config: Config, definitions: Definitions) -> Iterator[Engine]:
         return
     with private_engine(definitions.directory, definitions.content,
                         scan_options(config)) as clamd:
-        if databases.stamps(definitions.directory) != definitions.content.stamps:
+        if not definitions.stand_still():
             raise EngineError("the definitions changed while our clamd loaded them; run it again")
         yield Engine(clamd, config.rescan.in_flight or MOST, None, False, lambda: True)
 

@@ -91,7 +91,7 @@ class _PathScan:
 
     def _store_of(self, real: str) -> Store | None:
         for store in self._context.config.store:
-            root = Path(store.path).resolve()
+            root = store.path.resolve()
             if Path(real) == root or root in Path(real).parents:
                 return store
         return None
@@ -101,7 +101,7 @@ class _PathScan:
         result = self._result(store)
         result.images += 1
         result.full += 1
-        shown_path = show(named.key.replace(b"\0", b"/") if store else named.path)
+        shown_path = show(path_of(named.key) if store else named.path)
         if answer.verdict is Verdict.INFECTED:
             result.infected += 1
             self._report.found(Infected(store, shown_path, answer.signature or ""))

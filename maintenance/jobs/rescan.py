@@ -75,6 +75,8 @@ def _generations(context: Context, report: RescanReport) -> Iterator[Definitions
         report.generation = definitions.number(context.ledger, dry=context.options.dry_run)
         report.databases = shown(definitions.facts())
         yield definitions
+        if definitions.stand_still():
+            return
 
 
 @contextmanager

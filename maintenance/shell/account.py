@@ -42,15 +42,6 @@ def acting_as(account: Account | None) -> Iterator[None]:
         os.setgroups(groups)
 
 
-def become(account: Account | None) -> None:
-    """Drop root's privileges for good."""
-    if account is None:
-        return
-    os.setgroups(account.groups)
-    os.setresgid(account.gid, account.gid, account.gid)
-    os.setresuid(account.uid, account.uid, account.uid)
-
-
 def ensure_directory(path: Path, mode: int, account: Account | None) -> None:
     """Make a directory of the job's user where its parent exists.
 

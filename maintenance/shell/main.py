@@ -16,6 +16,7 @@ from typing import cast
 
 from maintenance import config as configuration
 from maintenance.errors import Busy, ConfigError, Exit, ImagewardenError, UsageError
+from maintenance.forks import become
 from maintenance.programs import PATH, Account
 from maintenance.settings import Config
 from maintenance.shell import account, logs, options, result, signals
@@ -121,7 +122,7 @@ def _ready(job: Job, context: Context, now: float) -> Iterator[None]:
         finally:  # whatever failed, and a signal too, must not be recorded as root
             if job.remembers:  # now: later our own files may be out of reach
                 importlib.import_module("maintenance.ledger.ledger")
-            account.become(who)
+            become(who)
         yield
 
 
