@@ -25,7 +25,6 @@ from tests.processes import nobody
 from tests.site import body_signature, wait_until
 
 
-
 def cvd(version="27000", signatures="2000000", built="07 Nov 2026 08-04 -0400", stime="1794139440"):
     """The header of a signed database."""
     fields = ["ClamAV-VDB", built, version, signatures, "90", "a4ab60ae1c1c4e8f787459102dcfd90b",
