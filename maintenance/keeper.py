@@ -52,9 +52,9 @@ def main(order: dict[str, Any]) -> int:
 def _become(order: dict[str, Any]) -> None:
     try:
         signal.set_wakeup_fd(-1)
-        # Python ignores the last two, and what is ignored stays so across exec.
-        for name in ("SIGCHLD", "SIGTERM", "SIGINT", "SIGHUP", "SIGPIPE", "SIGXFSZ"):
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
+        # What is ignored stays so across exec: by Python, by nohup, by a shell's "&".
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)
         _prctl(PDEATHSIG, signal.SIGKILL)
         os.close(order["lifeline"])
         for name, value in order["limits"]:

@@ -270,7 +270,7 @@ def dead(process):
     """Tell whether a process is gone, or only waits for its parent to notice."""
     try:
         return "State:\tZ" in Path(f"/proc/{process}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second: it went while we read
         return True
 
 
