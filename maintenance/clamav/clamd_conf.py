@@ -13,7 +13,7 @@ DEFAULTS = {"MaxFileSize": "100M", "StreamMaxLength": "100M", "MaxScanSize": "40
 
 @dataclass(frozen=True, slots=True)
 class ClamdConf:
-    """The options of one clamd; the last of repeated lines counts."""
+    """The options of one clamd; the first of repeated lines counts, as tried with clamd 1.4."""
 
     options: Mapping[str, str]
 
@@ -48,8 +48,9 @@ def read(path: Path) -> ClamdConf | None:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    pairs = (line.split(maxsplit=1) for line in lines if not line.lstrip().startswith("#"))
-    return ClamdConf({pair[0]: pair[1].strip().strip('"') for pair in pairs if len(pair) == 2})
+    pairs = [line.split(maxsplit=1) for line in lines if not line.lstrip().startswith("#")]
+    return ClamdConf({pair[0]: pair[1].strip().strip('"')
+                      for pair in reversed(pairs) if len(pair) == 2})
 
 
 def write(options: Mapping[str, str | int]) -> str:

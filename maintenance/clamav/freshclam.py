@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from maintenance.clamav import clamd_conf
+from maintenance.clamav.command_line import option
 from maintenance.programs import Account, How, Limits, Ran, run
 from maintenance.text import show
 
@@ -147,23 +149,8 @@ def _uid(status: str) -> int:
 
 
 def _works_in(words: Sequence[str], directory: Path) -> bool:
-    given = _option(words, "--datadir")
-    config = _option(words, "--config-file") or "/etc/clamav/freshclam.conf"
+    given = option(words, "datadir")
     if given is None:
-        try:
-            lines = Path(config).read_text(errors="replace").splitlines()
-        except OSError:
-            lines = []
-        values = [line.split(maxsplit=1)[1] for line in lines
-                  if line.startswith("DatabaseDirectory ")]
-        given = values[-1].strip() if values else "/var/lib/clamav"
+        conf = clamd_conf.read(Path(option(words, "config-file") or "/etc/clamav/freshclam.conf"))
+        given = (conf.options if conf else {}).get("DatabaseDirectory", "/var/lib/clamav")
     return os.path.realpath(given) == os.path.realpath(directory)
-
-
-def _option(words: Sequence[str], name: str) -> str | None:
-    for at, word in enumerate(words):
-        if word == name and at + 1 < len(words):
-            return words[at + 1]
-        if word.startswith(name + "="):
-            return word.partition("=")[2]
-    return None
