@@ -8,10 +8,11 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from maintenance.clamav import clamd_conf
 from maintenance.clamav.command_line import option
-from maintenance.programs import Account, How, Limits, Ran, run
+from maintenance.programs import Account, How, Limits, run_into
 from maintenance.text import show
 
 TIME_LIMIT = 3600.0  # seconds; a first download over a slow line takes minutes
@@ -69,11 +70,11 @@ def _inherited(base: Path) -> list[str]:
     return [line for line in pairs if line.split(maxsplit=1)[0] not in _OURS]
 
 
-def fetch(sources: Sources, directory: Path, owner: Account | None) -> Ran:
-    """Run freshclam once as ``owner`` of the database directory.
+def fetch(sources: Sources, directory: Path, owner: Account | None, said: IO[bytes]) -> int:
+    """Run freshclam once as ``owner`` of the database directory; return its status.
 
-    Its output is untouched: it may only be read by whoever may be fooled by it.
-    Raises ToolError when it is not installed or takes too long.
+    ``said`` gets its output, which may only be read by whoever may be fooled by
+    it. Raises ToolError when it is not installed or takes too long.
     """
     with tempfile.NamedTemporaryFile("w", prefix="imagewarden-freshclam-", suffix=".conf",
                                      encoding="utf-8", errors="surrogateescape") as file:
@@ -83,7 +84,8 @@ def fetch(sources: Sources, directory: Path, owner: Account | None) -> Ran:
             os.fchown(file.fileno(), owner.uid, owner.gid)
         # SIGINT: on SIGTERM it leaves its temporary directory behind.
         how = How(limits=Limits(seconds=TIME_LIMIT), account=owner, stop=signal.SIGINT)
-        return run(["freshclam", f"--config-file={file.name}", *sources.arguments()], how)
+        return run_into(said, ["freshclam", f"--config-file={file.name}",
+                               *sources.arguments()], how)
 
 
 def last_lines(output: bytes) -> list[str]:
