@@ -313,6 +313,21 @@ def test_a_directory_swept_up_before_it_was_held_is_made_again(
         assert len(made) == 3
 
 
+def test_a_directory_swept_up_just_before_it_was_held_is_made_again(
+        definitions, temporary, monkeypatch):
+    made, lock = [], fcntl.flock
+
+    def swept(fd, operation):
+        made.append(Path(os.readlink(f"/proc/self/fd/{fd}")))
+        if len(made) == 1:
+            made[0].rmdir()
+        lock(fd, operation)
+
+    monkeypatch.setattr("fcntl.flock", swept)
+    with private_engine(definitions, snapshot(definitions), OPTIONS) as clamd:
+        assert Path(clamd.address).parent == made[1]
+
+
 def test_a_directory_that_is_being_swept_up_is_left_alone(definitions, temporary, monkeypatch):
     made, make, held = [], tempfile.mkdtemp, []
 
