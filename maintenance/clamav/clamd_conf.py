@@ -36,6 +36,11 @@ class ClamdConf:
         """Return the path of the local socket, or an empty text."""
         return self.options.get("LocalSocket", "")
 
+    @property
+    def databases(self) -> Path:
+        """Return the directory it loads its databases from."""
+        return Path(self.options.get("DatabaseDirectory", "/var/lib/clamav"))
+
     def covers(self, size: int) -> bool:
         """Tell whether files up to ``size`` bytes are scanned whole."""
         limits = [self.size("MaxFileSize"), self.size("MaxScanSize")]

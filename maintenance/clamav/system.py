@@ -98,6 +98,11 @@ def connect(socket: str) -> SystemEngine:
     return SystemEngine(clamd, _conf_of(clamd))
 
 
+def conf_for(socket: str) -> ClamdConf | None:
+    """Return the configuration of the clamd that serves ``socket``, or would if it ran."""
+    return _conf_of(Clamd(socket))
+
+
 def _conf_of(clamd: Clamd) -> ClamdConf | None:
     """Find the configuration of whatever listens there: the process itself knows."""
     path = clamd_conf.SYSTEM
