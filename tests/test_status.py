@@ -163,7 +163,8 @@ def test_a_clamd_that_looks_elsewhere_than_our_definitions_go_is_found(site):
         seen = findings(site, 1)["databases"]
         assert (seen["state"], seen["repair"]) == ("failed", f'clamav.databases = "{elsewhere}"')
         assert str(site.databases) in seen["detail"]
-        site.settings["clamav"]["databases"] = str(elsewhere)
+        (site.root / "way").symlink_to(elsewhere)
+        site.settings["clamav"]["databases"] = str(site.root / "way")
         site.write_config()
         assert "databases" not in findings(site, 1), "only a canary is missing"
         del site.settings["clamav"]["databases"]
@@ -198,7 +199,7 @@ def test_what_is_only_called_like_a_database_is_found(site):
     (site.databases / "fine").mkdir()
     seen = findings(site, 0)["databases"]
     assert seen["state"] == "warning", "a private engine loads but what we know to be a file"
-    assert "gone.ldb, pipe.hdb, sub.NDB in" in seen["detail"]
+    assert ": gone.ldb, pipe.hdb, sub.NDB in" in seen["detail"]
     site.settings["clamav"]["engine"] = "system"
     site.write_config()
     assert findings(site, 1)["databases"]["state"] == "failed"
