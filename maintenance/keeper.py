@@ -10,8 +10,8 @@ session of its own, and is killed before the keeper ends.
 
 Argument: one JSON object with ``lifeline`` (descriptor), ``stop`` (signal
 number for a polite end), ``grace`` (seconds until SIGKILL), ``limits`` (list of
-[RLIMIT name, value]), ``remove`` (a directory to delete at the end, or null)
-and ``argv``.
+[RLIMIT name, value]), ``remove`` (a directory to delete at the end, or null),
+``holds`` (descriptors to keep open, from the program too) and ``argv``.
 """
 
 import ctypes
@@ -56,7 +56,8 @@ def _become(order: dict[str, Any]) -> None:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
         _prctl(PDEATHSIG, signal.SIGKILL)
-        os.close(order["lifeline"])
+        for ours in (order["lifeline"], *order["holds"]):
+            os.close(ours)
         for name, value in order["limits"]:
             _, hard = resource.getrlimit(getattr(resource, name))
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)

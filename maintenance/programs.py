@@ -59,6 +59,7 @@ class How:
     grace: float = 5.0  # seconds between the two
     environment: Mapping[str, str] = field(default_factory=dict)  # besides ENVIRONMENT
     remove: Path | None = None  # a directory of the child's own, deleted after it
+    holds: tuple[int, ...] = ()  # descriptors its keeper keeps open: a lock outlives us with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +67,23 @@ class Ran:
     """A program that ended; status 128+n: by signal n."""
 
     status: int
-    output: IO[bytes]  # stdout and stderr together; read it when that is safe
-
-    def tail(self) -> bytes:
-        """Return the last ``TAIL`` bytes of the output."""
-        size = self.output.seek(0, os.SEEK_END)
-        self.output.seek(max(0, size - TAIL))
-        return self.output.read()
+    tail: bytes  # the last of its stdout and stderr together, at most TAIL
 
 
 def find(program: str) -> str | None:
     """Return the absolute path of ``program``; never one from the caller's PATH."""
     return shutil.which(program, path=PATH)
+
+
+def kept(argv: Sequence[str], how: How, lifeline: int) -> list[str]:
+    """Return the command of a keeper that runs ``argv`` to its end or that of ``lifeline``.
+
+    Whoever starts it has to make it the leader of a session of its own.
+    """
+    order = {"lifeline": lifeline, "stop": how.stop, "grace": how.grace, "holds": how.holds,
+             "limits": how.limits.rlimits(), "argv": argv,
+             "remove": None if how.remove is None else str(how.remove)}
+    return [_PYTHON, "-ISc", _KEEPER, json.dumps(order)]
 
 
 class Child:
@@ -89,16 +95,13 @@ class Child:
         if program is None:
             raise ToolError(f"{show(argv[0])} is not installed (looked in {PATH})")
         lifeline, self._life = os.pipe()
-        order = {"lifeline": lifeline, "stop": how.stop, "grace": how.grace,
-                 "limits": how.limits.rlimits(), "argv": [program, *argv[1:]],
-                 "remove": None if how.remove is None else str(how.remove)}
         account = how.account
         self._grace = how.grace
         try:
             self._keeper = subprocess.Popen(
-                [_PYTHON, "-ISc", _KEEPER, json.dumps(order)],
+                kept([program, *argv[1:]], how, lifeline),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/",
-                env={**ENVIRONMENT, **how.environment}, pass_fds=(lifeline,),
+                env={**ENVIRONMENT, **how.environment}, pass_fds=(lifeline, *how.holds),
                 start_new_session=True,
                 user=None if account is None else account.uid,
                 group=None if account is None else account.gid,
@@ -147,15 +150,27 @@ def run(argv: Sequence[str], how: How | None = None) -> Ran:
     Output goes to an unnamed file, not a pipe: a chatty child never blocks on
     us. Raises ToolError when it is not installed or out of time.
     """
+    with tempfile.TemporaryFile() as output:
+        return Ran(run_into(output, argv, how), tail(output))
+
+
+def run_into(output: IO[bytes], argv: Sequence[str], how: How | None = None) -> int:
+    """Return only the status and leave in ``output``, unread, what the program said.
+
+    For a caller that may not look at it yet: what another user's program wrote
+    is read after privileges are dropped.
+    """
     how = how or How()
-    output = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller in Ran
     try:
         with Child(argv, how, output) as child:
-            return Ran(child.wait(how.limits.seconds), output)
+            return child.wait(how.limits.seconds)
     except subprocess.TimeoutExpired:
-        output.close()
         raise ToolError(
             f"{show(argv[0])}: no result after {how.limits.seconds:g} s") from None
-    except BaseException:
-        output.close()
-        raise
+
+
+def tail(output: IO[bytes]) -> bytes:
+    """Return the last ``TAIL`` bytes of an output."""
+    size = output.seek(0, os.SEEK_END)
+    output.seek(max(0, size - TAIL))
+    return output.read()

@@ -1,9 +1,11 @@
 """A clamd of our own: proven before it is believed, and gone with the job."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,11 +15,12 @@ import pytest
 from maintenance.clamav.canary import Canary
 from maintenance.clamav.connection import Clamd
 from maintenance.clamav.databases import CANARY, snapshot
+from maintenance.clamav.home import PREFIX
 from maintenance.clamav.private import ScanOptions, private_engine
 from maintenance.clamav.session import Question, Scanner
 from maintenance.errors import EngineError
 from maintenance.verdict import CLEAN, Verdict
-from tests.processes import commands, family, lives
+from tests.processes import NOBODY, commands, family, lives
 from tests.site import BAD, Site, body_signature, wait_until
 
 pytestmark = pytest.mark.server
@@ -237,3 +240,141 @@ def test_an_engine_that_dies_in_the_middle_leaves_nothing_clean(definitions, tem
         wait_until(lambda: not lives(engine[0]))
         assert scan(clamd, b"harmless").verdict is Verdict.UNKNOWN
     assert list(temporary.iterdir()) == []
+
+
+# --- directories that killed jobs left
+
+DIES = """\
+import os, pathlib, signal, sys
+sys.path.insert(0, sys.argv[1])
+from maintenance.clamav.databases import snapshot
+from maintenance.clamav.private import ScanOptions, private_engine
+
+where = pathlib.Path(sys.argv[2])
+content = snapshot(where)
+seen = []
+def trap(event, args):
+    seen.append(event)
+    if event == sys.argv[3] and "tempfile.mkdtemp" in seen:
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(trap)
+with private_engine(where, content, ScanOptions(2**20, 20)):
+    print("alive", flush=True)
+"""
+
+
+@pytest.mark.parametrize("event", ["os.mkdir", "fcntl.flock", "os.symlink", "subprocess.Popen"])
+def test_what_a_job_killed_before_its_engine_left_is_gone_with_the_next(
+        definitions, temporary, event):
+    died = subprocess.run([sys.executable, "-c", DIES, ROOT, definitions, event], check=False,
+                          stdout=subprocess.PIPE)
+    assert (died.returncode, died.stdout) == (-signal.SIGKILL, b"")
+    left = set(temporary.iterdir())
+    assert len(left) == (event != "os.mkdir")  # which is heard of before it is done
+    with private_engine(definitions, snapshot(definitions), OPTIONS) as clamd:
+        assert set(temporary.iterdir()) == {Path(clamd.address).parent}
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_living_engine_keeps_its_directory(definitions, temporary):
+    process = job(definitions)
+    theirs = Clamd(process.stdout.readline().strip())
+    try:
+        with private_engine(definitions, snapshot(definitions), OPTIONS):
+            assert len(list(temporary.iterdir())) == 2
+        assert scan(theirs, BAD).verdict is Verdict.INFECTED
+        keeper = next(pid for pid in family(process.pid)
+                      if not Path(f"/proc/{pid}/comm").read_text().startswith("clamd"))
+        os.kill(keeper, signal.SIGSTOP)  # it holds the directory when the job is gone, too
+    finally:
+        process.kill()
+        process.communicate()
+    with private_engine(definitions, snapshot(definitions), OPTIONS):
+        assert Path(theirs.address).exists()
+    os.kill(keeper, signal.SIGCONT)
+    wait_until(lambda: not list(temporary.iterdir()), 10)
+
+
+def test_a_directory_swept_up_before_it_was_held_is_made_again(
+        definitions, temporary, monkeypatch):
+    made, make = [], tempfile.mkdtemp
+
+    def swept(**how):
+        here = make(**how)
+        made.append(here)
+        if len(made) == 1:  # another job starts right now
+            with private_engine(definitions, snapshot(definitions), OPTIONS):
+                assert not Path(here).exists()
+        return here
+
+    monkeypatch.setattr("tempfile.mkdtemp", swept)
+    with private_engine(definitions, snapshot(definitions), OPTIONS) as clamd:
+        assert scan(clamd, b"harmless") == CLEAN
+        assert len(made) == 3
+
+
+def test_a_directory_swept_up_just_before_it_was_held_is_made_again(
+        definitions, temporary, monkeypatch):
+    made, lock = [], fcntl.flock
+
+    def swept(fd, operation):
+        made.append(Path(os.readlink(f"/proc/self/fd/{fd}")))
+        if len(made) == 1:
+            made[0].rmdir()
+        lock(fd, operation)
+
+    monkeypatch.setattr("fcntl.flock", swept)
+    with private_engine(definitions, snapshot(definitions), OPTIONS) as clamd:
+        assert Path(clamd.address).parent == made[1]
+
+
+def test_a_directory_that_is_being_swept_up_is_left_alone(definitions, temporary, monkeypatch):
+    made, make, held = [], tempfile.mkdtemp, []
+
+    def taken(**how):
+        made.append(make(**how))
+        if len(made) == 1:
+            held.append(os.open(made[0], os.O_RDONLY))
+            fcntl.flock(held[0], fcntl.LOCK_EX)
+        return made[-1]
+
+    monkeypatch.setattr("tempfile.mkdtemp", taken)
+    with private_engine(definitions, snapshot(definitions), OPTIONS) as clamd:
+        assert Path(clamd.address).parent == Path(made[1])
+    os.close(held[0])
+
+
+def test_nothing_but_our_own_directories_is_swept_up(definitions, temporary, tmp_path):
+    ours, other = temporary / f"{PREFIX}1-abcdefgh", tmp_path / "other"
+    other.mkdir()
+    (other / "kept").touch()
+    ours.mkdir()
+    (ours / "link").symlink_to(other)
+    kept = {temporary / name for name in (
+        f"{PREFIX}1-abcdefg1", f"{PREFIX}1-abcdefg2", f"{PREFIX}1-abcdefghi", f"{PREFIX}kept",
+        f"x{PREFIX}1-abcdefgh")}
+    link, file, *rest = sorted(kept)
+    link.symlink_to(other)
+    file.touch()
+    for one in rest:
+        one.mkdir()
+    if os.geteuid() == 0:
+        stranger = temporary / f"{PREFIX}1-abcdefg3"
+        stranger.mkdir()
+        os.chown(stranger, NOBODY, NOBODY)
+        kept.add(stranger)
+    with private_engine(definitions, snapshot(definitions), OPTIONS):
+        assert not ours.exists()
+    assert set(temporary.iterdir()) == kept
+    assert (other / "kept").exists()
+
+
+def test_no_descriptor_is_left_open_and_clamd_gets_none_of_ours(definitions, temporary):
+    before = sorted(os.listdir("/proc/self/fd"))
+    with private_engine(definitions, snapshot(definitions), OPTIONS):
+        home, = temporary.iterdir()
+        engine = next(pid for pid in family(os.getpid())
+                      if Path(f"/proc/{pid}/comm").read_text() == "clamd\n")
+        open_files = [os.readlink(one) for one in Path(f"/proc/{engine}/fd").iterdir()]
+        assert str(home) not in open_files
+    assert sorted(os.listdir("/proc/self/fd")) == before

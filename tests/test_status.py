@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.processes import hidden
+from tests.processes import Namespace, hidden
 from tests.site import BAD, LATER, body_signature
 
 pytestmark = pytest.mark.server
@@ -150,6 +150,75 @@ def test_a_state_that_is_a_file_and_a_damaged_ledger_are_found(site):
     text = site.config.read_text().replace(str(site.state), str(site.root / "file"))
     site.config.write_text(text)
     assert findings(site, 1)["state"]["state"] == "failed"
+
+
+def test_a_clamd_that_looks_elsewhere_than_our_definitions_go_is_found(site):
+    site.settings["clamav"]["engine"] = "system"
+    site.write_config()
+    site.run("update-definitions", "--no-rescan")
+    elsewhere = site.root / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "test.ndb").write_text(body_signature("Test.Bad", BAD))
+    with site.clamd(DatabaseDirectory=str(elsewhere)):
+        seen = findings(site, 1)["databases"]
+        assert (seen["state"], seen["repair"]) == ("failed", f'clamav.databases = "{elsewhere}"')
+        assert str(site.databases) in seen["detail"]
+        (site.root / "way").symlink_to(elsewhere)
+        site.settings["clamav"]["databases"] = str(site.root / "way")
+        site.write_config()
+        assert "databases" not in findings(site, 1), "only a canary is missing"
+        del site.settings["clamav"]["databases"]
+        site.settings["clamav"]["engine"] = "private"  # and uploads ask the other one
+        site.write_config()
+        assert findings(site, 0)["databases"]["state"] == "warning"
+
+
+@pytest.mark.parametrize("conf", [
+    "LocalSocket {socket}\n", "LocalSocket {socket}\nDatabaseDirectory /var/lib/clamav/\n",
+    "LocalSocket {socket}\nDatabaseDirectory /var/lib/clamav\nDatabaseDirectory {databases}\n"])
+def test_definitions_where_the_packaged_clamd_would_never_look_are_found(site, conf):
+    site.update()
+    (site.root / "etc").mkdir()
+    (site.root / "etc/clamd.conf").write_text(
+        conf.format(socket=site.socket, databases=site.databases))
+    (site.root / "lib").mkdir()
+    site.settings["clamav"]["engine"] = "system"
+    site.write_config()
+    with Namespace(f"mount --bind {site.root}/etc /etc/clamav"
+                   f" && mount --bind {site.root}/lib /var/lib/clamav") as room:
+        seen = findings(site, 1, room.wrap)["databases"]
+    assert (seen["state"], seen["repair"]) == ("failed", 'clamav.databases = "/var/lib/clamav"')
+
+
+def test_what_is_only_called_like_a_database_is_found(site):
+    site.update()
+    (site.databases / "sub.NDB").mkdir()
+    os.mkfifo(site.databases / "pipe.hdb")
+    (site.databases / "gone.ldb").symlink_to("/no/such")
+    (site.databases / "link.ndb").symlink_to("test.ndb")
+    (site.databases / "fine").mkdir()
+    seen = findings(site, 0)["databases"]
+    assert seen["state"] == "warning", "a private engine loads but what we know to be a file"
+    assert ": gone.ldb, pipe.hdb, sub.NDB in" in seen["detail"]
+    site.settings["clamav"]["engine"] = "system"
+    site.write_config()
+    assert findings(site, 1)["databases"]["state"] == "failed"
+
+
+def test_too_little_memory_for_a_private_engine_is_found_and_a_rescan_fails_in_one_line(site):
+    site.image("a.jpg")
+    site.update()
+    (site.root / "meminfo").write_text("MemTotal: 99999999 kB\nMemAvailable: 26000 kB\n")
+    with Namespace(f"mount --bind {site.root}/meminfo /proc/meminfo") as room:
+        seen = findings(site, 1, room.wrap)["engine"]
+        assert (seen["state"], "26 MB, 25 MB are" in seen["detail"]) == ("failed", True), seen
+        ended = site.run("rescan-store", "--json", wrap=room.wrap)
+        assert (ended.status, ended.err.count("\n")) == (1, 1), ended
+        assert "not enough memory" in ended.json["error"]
+        assert ended.json["stores"][0]["left"] == 1
+    (site.root / "meminfo").write_text("MemTotal: 99999999 kB\nMemAvailable: 27000 kB\n")
+    with Namespace(f"mount --bind {site.root}/meminfo /proc/meminfo") as room:
+        assert site.run("rescan-store", wrap=room.wrap).status == 0
 
 
 @pytest.mark.may_skip("root may write everywhere")

@@ -7,7 +7,7 @@ import signal
 import struct
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -385,6 +385,55 @@ class Stuck:
 
     def free(self):
         self._go.set()
+
+
+def engines(pid):
+    """The engines among the descendants of ``pid``; one that only says its version is none."""
+    found = []
+    for one in named(family(pid), "clamd"):
+        with suppress(OSError):
+            if b"--config-file" in Path(f"/proc/{one}/cmdline").read_bytes():
+                found.append(one)
+    return found
+
+
+@contextmanager
+def waiting_for_a_rescan(site):
+    """A run with --wait whose rescan is held in the middle of its work; and all its children."""
+    site.image("a.jpg")
+    definitions(site)
+    (site.databases / "large.hdb").write_text("".join(
+        f"{number:032x}:{number + 1}:Test.Large.{number}\n" for number in range(200_000)))
+    with started(site.command("update-definitions", "--wait", "--json")) as job:
+        wait_until(lambda: engines(job.pid))
+        children = family(job.pid)
+        os.kill(*engines(job.pid), signal.SIGSTOP)
+        assert len(children) >= 4, "the rescan and its engine, each with a keeper"
+        yield job, children
+
+
+def test_a_killed_run_takes_the_rescan_it_waits_for_along(site):
+    with waiting_for_a_rescan(site) as (job, children):
+        job.kill()
+        job.wait()
+        wait_until(lambda: not any(map(lives, children)), 10)
+    assert {one["job"]: one["outcome"] for one in told(site)["jobs"]} == {
+        "definitions": "done", "rescan": "failed"}, "it could even say so"
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_stops_the_rescan_it_waits_for_and_records_both(site, end):
+    with waiting_for_a_rescan(site) as (job, children):
+        job.send_signal(end)
+        out, err = job.communicate(timeout=30)
+        wait_until(lambda: not any(map(lives, children)), 10)
+    assert job.returncode == 128 + end
+    assert b"Traceback" not in err
+    result = json.loads(out)
+    assert (result["outcome"], result["error"]) == ("failed", f"stopped by {end.name}")
+    assert (result["rescan"]["job"], result["rescan"]["error"]) == ("rescan", "stopped by SIGTERM")
+    assert {one["job"]: one["outcome"] for one in told(site)["jobs"]} == {
+        "definitions": "failed", "rescan": "failed"}
 
 
 def test_killed_at_every_file_operation_the_next_run_comes_to_the_same(site, tmp_path_factory):

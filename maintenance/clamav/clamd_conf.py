@@ -13,7 +13,7 @@ DEFAULTS = {"MaxFileSize": "100M", "StreamMaxLength": "100M", "MaxScanSize": "40
 
 @dataclass(frozen=True, slots=True)
 class ClamdConf:
-    """The options of one clamd; the last of repeated lines counts."""
+    """The options of one clamd; the first of repeated lines counts, as tried with clamd 1.4."""
 
     options: Mapping[str, str]
 
@@ -36,6 +36,11 @@ class ClamdConf:
         """Return the path of the local socket, or an empty text."""
         return self.options.get("LocalSocket", "")
 
+    @property
+    def databases(self) -> Path:
+        """Return the directory it loads its databases from."""
+        return Path(self.options.get("DatabaseDirectory", "/var/lib/clamav"))
+
     def covers(self, size: int) -> bool:
         """Tell whether files up to ``size`` bytes are scanned whole."""
         limits = [self.size("MaxFileSize"), self.size("MaxScanSize")]
@@ -48,8 +53,9 @@ def read(path: Path) -> ClamdConf | None:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    pairs = (line.split(maxsplit=1) for line in lines if not line.lstrip().startswith("#"))
-    return ClamdConf({pair[0]: pair[1].strip().strip('"') for pair in pairs if len(pair) == 2})
+    pairs = [line.split(maxsplit=1) for line in lines if not line.lstrip().startswith("#")]
+    return ClamdConf({pair[0]: pair[1].strip().strip('"')
+                      for pair in reversed(pairs) if len(pair) == 2})
 
 
 def write(options: Mapping[str, str | int]) -> str:

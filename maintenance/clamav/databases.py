@@ -100,6 +100,19 @@ def stamps(where: Path) -> tuple[tuple[str, int, int, int, int], ...]:
     return tuple(one for name in files for one in _stamp(where / name))
 
 
+def strays(where: Path) -> list[str]:
+    """Return what is called like a database and is none: no file, nor a link to one.
+
+    clamd 1.4 reads a directory for ever, and waits for a writer of a FIFO.
+    """
+    try:
+        with os.scandir(where) as entries:
+            return sorted(entry.name for entry in entries
+                          if _suffix(entry.name) in SUFFIXES and not entry.is_file())
+    except OSError:
+        return []
+
+
 def _stamp(path: Path) -> Iterator[tuple[str, int, int, int, int]]:
     try:
         info = path.stat()

@@ -8,8 +8,11 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from maintenance.programs import Account, How, Limits, Ran, run
+from maintenance.clamav import clamd_conf
+from maintenance.clamav.command_line import option
+from maintenance.programs import Account, How, Limits, run_into
 from maintenance.text import show
 
 TIME_LIMIT = 3600.0  # seconds; a first download over a slow line takes minutes
@@ -67,11 +70,11 @@ def _inherited(base: Path) -> list[str]:
     return [line for line in pairs if line.split(maxsplit=1)[0] not in _OURS]
 
 
-def fetch(sources: Sources, directory: Path, owner: Account | None) -> Ran:
-    """Run freshclam once as ``owner`` of the database directory.
+def fetch(sources: Sources, directory: Path, owner: Account | None, said: IO[bytes]) -> int:
+    """Run freshclam once as ``owner`` of the database directory; return its status.
 
-    Its output is untouched: it may only be read by whoever may be fooled by it.
-    Raises ToolError when it is not installed or takes too long.
+    ``said`` gets its output, which may only be read by whoever may be fooled by
+    it. Raises ToolError when it is not installed or takes too long.
     """
     with tempfile.NamedTemporaryFile("w", prefix="imagewarden-freshclam-", suffix=".conf",
                                      encoding="utf-8", errors="surrogateescape") as file:
@@ -81,7 +84,8 @@ def fetch(sources: Sources, directory: Path, owner: Account | None) -> Ran:
             os.fchown(file.fileno(), owner.uid, owner.gid)
         # SIGINT: on SIGTERM it leaves its temporary directory behind.
         how = How(limits=Limits(seconds=TIME_LIMIT), account=owner, stop=signal.SIGINT)
-        return run(["freshclam", f"--config-file={file.name}", *sources.arguments()], how)
+        return run_into(said, ["freshclam", f"--config-file={file.name}",
+                               *sources.arguments()], how)
 
 
 def last_lines(output: bytes) -> list[str]:
@@ -147,23 +151,8 @@ def _uid(status: str) -> int:
 
 
 def _works_in(words: Sequence[str], directory: Path) -> bool:
-    given = _option(words, "--datadir")
-    config = _option(words, "--config-file") or "/etc/clamav/freshclam.conf"
+    given = option(words, "datadir")
     if given is None:
-        try:
-            lines = Path(config).read_text(errors="replace").splitlines()
-        except OSError:
-            lines = []
-        values = [line.split(maxsplit=1)[1] for line in lines
-                  if line.startswith("DatabaseDirectory ")]
-        given = values[-1].strip() if values else "/var/lib/clamav"
+        conf = clamd_conf.read(Path(option(words, "config-file") or "/etc/clamav/freshclam.conf"))
+        given = (conf.options if conf else {}).get("DatabaseDirectory", "/var/lib/clamav")
     return os.path.realpath(given) == os.path.realpath(directory)
-
-
-def _option(words: Sequence[str], name: str) -> str | None:
-    for at, word in enumerate(words):
-        if word == name and at + 1 < len(words):
-            return words[at + 1]
-        if word.startswith(name + "="):
-            return word.partition("=")[2]
-    return None

@@ -1,5 +1,6 @@
 """The clamd that the system runs: whether to use it, and what it really scans."""
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from maintenance.clamav import clamd_conf
 from maintenance.clamav.canary import Canary
 from maintenance.clamav.clamd_conf import ClamdConf
+from maintenance.clamav.command_line import option
 from maintenance.clamav.connection import Clamd, pid_of
 from maintenance.clamav.databases import Snapshot
 
@@ -96,6 +98,11 @@ def connect(socket: str) -> SystemEngine:
     return SystemEngine(clamd, _conf_of(clamd))
 
 
+def conf_for(socket: str) -> ClamdConf | None:
+    """Return the configuration of the clamd that serves ``socket``, or would if it ran."""
+    return _conf_of(Clamd(socket))
+
+
 def _conf_of(clamd: Clamd) -> ClamdConf | None:
     """Find the configuration of whatever listens there: the process itself knows."""
     path = clamd_conf.SYSTEM
@@ -105,11 +112,8 @@ def _conf_of(clamd: Clamd) -> ClamdConf | None:
                 words = Path(f"/proc/{pid_of(link)}/cmdline").read_bytes().split(b"\0")
         except OSError:
             words = []
-        for at, word in enumerate(words):
-            if word in {b"-c", b"--config-file"} and at + 1 < len(words):
-                path = Path(words[at + 1].decode("utf-8", "surrogateescape"))
-            elif word.startswith(b"--config-file="):
-                path = Path(word.partition(b"=")[2].decode("utf-8", "surrogateescape"))
+        given = option([os.fsdecode(word) for word in words if word], "config-file", "c")
+        path = clamd_conf.SYSTEM if given is None else Path(given)
     conf = clamd_conf.read(path)
     guessed = path == clamd_conf.SYSTEM and clamd.local
     return None if conf and guessed and not _same(conf.socket, clamd.address) else conf

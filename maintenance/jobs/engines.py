@@ -5,14 +5,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from maintenance import memory
 from maintenance.clamav import system
 from maintenance.clamav.canary import Canary
 from maintenance.clamav.connection import Clamd
-from maintenance.clamav.private import private_engine
+from maintenance.clamav.private import memory_of, private_engine
 from maintenance.clamav.session import MOST
 from maintenance.errors import EngineError
 from maintenance.jobs.generation import Definitions, scan_options, uses_system_engine
 from maintenance.settings import Config
+
+SPARE = 1.5  # times what an engine takes has to be available
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,23 @@ def proven_engine(config: Config, definitions: Definitions) -> Iterator[Engine]:
     if uses_system_engine(config):
         yield _system(config, definitions)
         return
+    lacking = lacks_memory(definitions)
+    if lacking is not None:
+        raise EngineError(lacking)
     with private_engine(definitions.directory, definitions.content,
                         scan_options(config)) as clamd:
         if not definitions.stand_still():
             raise EngineError("the definitions changed while our clamd loaded them; run it again")
         yield Engine(clamd, config.rescan.in_flight or MOST, None, False, lambda: True)
+
+
+def lacks_memory(definitions: Definitions) -> str | None:
+    """Return why a private engine should not be started; None: there is room for it."""
+    needed, free = SPARE * memory_of(definitions.content), memory.available()
+    if needed <= free:
+        return None
+    return (f"not enough memory to start clamd: its definitions want {needed / 2**20:.0f} MB,"
+            f" {free / 2**20:.0f} MB are available")
 
 
 def _system(config: Config, definitions: Definitions) -> Engine:

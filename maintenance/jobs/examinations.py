@@ -1,17 +1,12 @@
-"""What doctor looks at. Each examination finds, and repairs nothing."""
+"""What doctor looks at on the host. Each examination finds, and repairs nothing."""
 
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from maintenance.clamav import clamd_conf, freshclam, system
-from maintenance.clamav.canary import Canary
-from maintenance.clamav.connection import Clamd
 from maintenance.errors import ImagewardenError
-from maintenance.jobs.generation import directory_of, on_disk, uses_system_engine
 from maintenance.ledger.ledger import Ledger
 from maintenance.programs import find
 from maintenance.shell.job import Context
@@ -77,67 +72,6 @@ def stores(context: Context) -> Iterator[Finding]:
             yield Finding(name, "failed", f"its marker {show(store.marker)} is missing", "mount it")
         else:
             yield Finding(name, "ok", show(store.path))
-
-
-def definitions(context: Context) -> Iterator[Finding]:
-    """Look at the databases and their age."""
-    settings = context.config.definitions
-    directory = directory_of(context.config)
-    try:
-        content = on_disk(context.config).content
-    except ImagewardenError as error:
-        yield Finding("definitions", "failed", str(error), "update-definitions")
-        return
-    built = [one.built for one in content.databases if one.built is not None]
-    age = (time.time() - max(built)) / 86400 if built else None
-    detail = f"{len(content.databases)} databases in {show(directory)}"
-    if age is None or age * 86400 <= settings.warn_age:
-        yield Finding("definitions", "ok", detail)
-    else:
-        failed = age * 86400 > settings.fail_age
-        yield Finding("definitions", "failed" if failed else "warning",
-                      f"{detail}, {age:.1f} days old", "update-definitions, and see its log")
-    other = freshclam.running(directory)
-    if other is not None:
-        yield Finding("freshclam daemon", "ok" if other.daemon else "warning",
-                      f"pid {other.pid} works in {show(directory)}")
-
-
-def engine(context: Context) -> Iterator[Finding]:
-    """Look at what would rescan."""
-    settings = context.config.clamav
-    if not uses_system_engine(context.config):
-        yield Finding("engine", "ok", "private: started for a run when something is due")
-        return
-    try:
-        found = system.connect(settings.socket)
-        content = on_disk(context.config).content
-        proven = found.proven(Canary.read(directory_of(context.config)), content)
-    except ImagewardenError as error:
-        yield Finding("engine", "failed", str(error), "systemctl restart clamav-daemon")
-        return
-    if not proven:
-        yield Finding("engine", "failed", "clamd has not loaded what is on disk",
-                      "update-definitions")
-    if found.hides_limits:
-        yield Finding("engine", "warning", "clamd calls clean what is over its limits",
-                      f"put into {clamd_conf.SYSTEM}: AlertExceedsMax yes,"
-                      f" MaxFileSize {settings.max_file_size}")
-    elif proven:
-        yield Finding("engine", "ok", f"system: {settings.socket}")
-
-
-def uploads(context: Context) -> Iterator[Finding]:
-    """Look at the clamd that uploads ask."""
-    config = context.config
-    if not config.upload.enabled:
-        yield Finding("uploads", "warning", "switched off: nothing is scanned before it is saved",
-                      "upload.enabled = true")
-    elif Clamd(config.clamav.socket).answers():
-        yield Finding("uploads", "ok", config.clamav.socket)
-    else:
-        yield Finding("uploads", "warning", f"no clamd answers at {config.clamav.socket}",
-                      "start clamav-daemon; without it scan-upload has no verdict")
 
 
 def ledger(context: Context) -> Iterator[Finding]:

@@ -40,6 +40,18 @@ class Definitions:
         return [{"name": show(one.name), "version": one.version, "signatures": one.signatures,
                  "built": iso(one.built), "sha256": one.sha256} for one in newest.values()]
 
+    def differ_from(self, known: Generation | None) -> bool:
+        """Tell whether their content is another than that of ``known``."""
+        after = {(one["name"], one["sha256"]) for one in self.facts()}
+        return known is None or after != {(one["name"], one["sha256"]) for one in known.databases}
+
+    def changes_since(self, known: Generation | None) -> list[dict[str, object]]:
+        """Return each database with the version it had in ``known``."""
+        before = {one["name"]: one for one in known.databases} if known else {}
+        return [{"name": one["name"], "from": before.get(one["name"], {}).get("version"),
+                 "to": one["version"], "signatures": one["signatures"], "built": one["built"]}
+                for one in self.facts()]
+
     def met(self, ledger: Ledger, *, confirmed: bool = False) -> Generation:
         """Return their generation; ``confirmed``: freshclam says they are the newest."""
         return ledger.generations.met(self.fingerprint, self.engine, self.facts(), confirmed)
@@ -81,12 +93,26 @@ def on_disk(config: Config) -> Definitions:
     return Definitions(directory, content, engine, content.fingerprint(engine, options))
 
 
+def verify(definitions: Definitions, known: Generation | None) -> None:
+    """Check signature and checksum of the signed databases that ``known`` does not have.
+
+    Raises ToolError, with the repair.
+    """
+    before = {one.get("sha256") for one in known.databases} if known else set()
+    for one in definitions.content.databases:
+        if one.version is not None and one.sha256 not in before:
+            path = definitions.directory / one.file
+            if run(["sigtool", f"--info={path}"]).status != 0:
+                raise ToolError(f"{show(path)}: damaged (sigtool --info);"
+                                " remove it and run update-definitions")
+
+
 def engine_version(config: Config) -> str:
     """Return such as ``ClamAV 1.4.6``; raises ToolError or EngineError."""
     if find("clamd") is None and uses_system_engine(config):
         said = Clamd(config.clamav.socket).version()
     else:
-        said = run(["clamd", "--version"]).tail().decode("utf-8", "replace")
+        said = run(["clamd", "--version"]).tail.decode("utf-8", "replace")
     return show(said.strip().partition("/")[0])
 
 
