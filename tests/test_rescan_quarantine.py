@@ -272,7 +272,8 @@ def test_only_the_very_file_that_was_scanned_is_taken(tmp_path, fault):
     store.mkdir()
     image.write_bytes(BAD)
     scanned = stamp(image.stat())
-    context = SimpleNamespace(options=argparse.Namespace(action="quarantine", dry_run=False), host="here",
+    options = argparse.Namespace(action="quarantine", dry_run=False)
+    context = SimpleNamespace(options=options, host="here",
                               config=SimpleNamespace(rescan=Rescan()))
     with (Ledger.open(tmp_path) as ledger, Tree(store) as tree,
           Quarantine.open(tmp_path / "q", make=True) as kept):
@@ -313,6 +314,7 @@ def test_killed_at_every_file_operation_an_image_is_here_or_there_and_the_next_r
         seen.add(len(taken))
         assert (one["status"] == 4) == bool(one["result"]["infected_total"]), where
         assert one["status"] in {0, 4}, where
+        assert one["result"]["canary"] is None, "it is in the store with its row, or not at all"
         store = one["result"]["stores"][0]
         assert (store["clean"], store["missing"]) == (1, 0), where
         assert store["images"] == 1 + one["result"]["infected_total"], where
