@@ -68,3 +68,11 @@ class LedgerError(ImagewardenError):
 
 class NoRoom(ImagewardenError):
     """A file system is full: the run ends rather than going on half blind."""
+
+
+class FileChanged(ImagewardenError):
+    """The file on disk is no longer the one that was examined."""
+
+
+class QuarantineError(ImagewardenError):
+    """A quarantine cannot be trusted, or does not hold what is asked of it."""

@@ -3,40 +3,27 @@
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 
-from maintenance.errors import EngineError, StoreError, UsageError
+from maintenance.errors import EngineError, UsageError
 from maintenance.jobs import path_scan
 from maintenance.jobs.engines import Engine, proven_engine
 from maintenance.jobs.generation import Definitions, on_disk, shown
-from maintenance.jobs.rescan_report import Infected, RescanReport, StoreResult, Undone
-from maintenance.jobs.store_scan import GenerationMoved, StoreScan
-from maintenance.ledger.images import Images, Need
+from maintenance.jobs.inspection import GenerationMoved
+from maintenance.jobs.occupancy import Occupancy
+from maintenance.jobs.open_store import OpenStore, open_store
+from maintenance.jobs.quarantines import make_ready
+from maintenance.jobs.rescan_report import RescanReport
+from maintenance.jobs.store_scan import StoreScan
+from maintenance.ledger.rows import Need
 from maintenance.settings import Store
 from maintenance.shell.job import Context, Job
 from maintenance.shell.options import duration
-from maintenance.store.identity import path_of
-from maintenance.store.merge import Census, count_changes, take_census
-from maintenance.store.tree import Tree, excluding
-from maintenance.store.walk import walk
 from maintenance.text import show
 from maintenance.times import Deadline
-from maintenance.verdict import Verdict
 
 REVIVALS = 3  # engines lost in one run after which it gives up
 ROUNDS = 5  # generations that may arrive during one run
-
-
-@dataclass(slots=True)
-class OpenStore:
-    """A store that was walked in this run."""
-
-    store: Store
-    tree: Tree
-    images: Images
-    census: Census
-    result: StoreResult
 
 
 def rescan(context: Context) -> RescanReport:
@@ -49,7 +36,10 @@ def rescan(context: Context) -> RescanReport:
     stores = _chosen(context)
     deadline = Deadline.after(_time_limit(context))
     with ExitStack() as stack:
-        opened = [one for store in stores for one in _opened(context, store, report, stack)]
+        occupancy = Occupancy(context, stack)
+        quarantines = [occupancy.of(store, time.time()) for store in stores]
+        opened = [one for store, quarantine in zip(stores, quarantines, strict=True)
+                  for one in open_store(context, store, quarantine, report, stack)]
         try:
             for definitions in _generations(context, report):
                 need = Need(report.generation or 0, time.time(), context.options.full)
@@ -57,8 +47,8 @@ def rescan(context: Context) -> RescanReport:
                     _serve(context, opened, definitions, need, deadline, report)
         finally:
             for one in opened:
-                _conclude(one, report)
-    complete = not context.troubles and not any(one.result.left for one in opened)
+                one.conclude(report)
+    complete = not context.troubles and not any(one.waits_for_engine for one in opened)
     if complete and len(opened) == len(context.config.store) and not context.options.dry_run:
         context.run_generation = report.generation
     return report
@@ -79,47 +69,15 @@ def _generations(context: Context, report: RescanReport) -> Iterator[Definitions
             return
 
 
-@contextmanager
-def _walked(context: Context, store: Store) -> Iterator[tuple[Tree, Census, Images]]:
-    """Hold the tree against the ledger: the first phase."""
-    images = context.ledger.images(store.name)
-    with Tree(store.path) as tree:
-        if store.marker and not tree.holds(store.marker):
-            raise StoreError(f"its marker {show(store.marker)} is missing; is it mounted?")
-        met = context.progress.over(walk(tree.fd, excluding(store.exclude)), f"{store.name}: walk")
-        dry = context.options.dry_run
-        believe = context.options.accept_missing
-        census = (count_changes(met, images) if dry
-                  else take_census(met, images, believe=believe))
-        if census.gone and not believe:
-            images.forget_missing()
-            raise StoreError(f"shows {census.images} images where the ledger knows {census.known};"
-                             " is it mounted? If they are really gone: --accept-missing")
-        if not dry:
-            images.settle_missing()
-        yield tree, census, images
-
-
-def _opened(context: Context, store: Store, report: RescanReport, stack: ExitStack
-            ) -> Iterator[OpenStore]:
-    with context.going_on(f'store "{store.name}": '):
-        tree, census, images = stack.enter_context(_walked(context, store))
-        one = OpenStore(store, tree, images, census, StoreResult(store.name, census.images))
-        report.stores.append(one.result)
-        for key, reason in census.unread:
-            report.left_undone(Undone(store.name, show(path_of(key)), reason))
-        if not context.options.dry_run:
-            context.ledger.replace_undone("rescan", store.name, census.unread)
-        yield one
-
-
 def _serve(context: Context, opened: Sequence[OpenStore], definitions: Definitions, need: Need,
            deadline: Deadline, report: RescanReport) -> None:
     """Ask about what is due, with as few engines as it takes: the second phase."""
+    for one in opened:
+        one.taking.meet_known(one.tree, need.generation)
     for _ in range(REVIVALS):
         for one in opened:
-            one.result.left = one.images.count_due(need) + one.census.changed
-        if not any(one.result.left for one in opened) or context.options.dry_run:
+            one.count_left(need)
+        if not any(one.waits_for_engine for one in opened) or context.options.dry_run:
             return
         try:
             with proven_engine(context.config, definitions) as engine:
@@ -138,10 +96,9 @@ def _serve(context: Context, opened: Sequence[OpenStore], definitions: Definitio
 
 def _ask(context: Context, opened: Sequence[OpenStore], engine: Engine, need: Need,
          deadline: Deadline, report: RescanReport) -> str | None:
-    settings = context.config.clamav
     for one in opened:
-        scan = StoreScan(one.tree, one.images, need, engine, settings.max_file_size,
-                         settings.timeout, one.store.min_age, deadline)
+        scan = StoreScan(one.tree, one.images, one.need(need), engine, context.config.clamav,
+                         deadline, one.meet)
         try:
             lost = scan.run(context.progress, one.store.name)
         except GenerationMoved:
@@ -149,25 +106,14 @@ def _ask(context: Context, opened: Sequence[OpenStore], engine: Engine, need: Ne
             return None
         finally:
             one.result.full += scan.scanned
+            one.unasked += scan.unasked
+            one.result.images -= scan.vanished
             report.bytes += scan.bytes
-            one.result.left = one.images.count_due(need)
+            one.count_left(need)
         if lost is not None:
             context.log.warning("%s", show(lost))  # words of the engine
             return lost
     return None
-
-
-def _conclude(one: OpenStore, report: RescanReport) -> None:
-    """Say what the ledger knows of the store now."""
-    coverage = one.images.coverage(report.generation)
-    result = one.result
-    result.clean, result.missing = coverage.clean_current, coverage.missing
-    result.infected, result.unknown = coverage.infected, coverage.unknown
-    result.current = max(0, result.images - result.full - result.left)
-    for row in one.images.with_verdict(Verdict.INFECTED, -1):
-        report.found(Infected(one.store.name, show(row.path), row.signature or ""))
-    for row in one.images.with_verdict(Verdict.UNKNOWN, -1):
-        report.left_undone(Undone(one.store.name, show(row.path), row.reason or ""))
 
 
 def _chosen(context: Context) -> Sequence[Store]:
@@ -191,11 +137,18 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="also what is already current")
     parser.add_argument("--time-limit", type=duration, metavar="4h",
                         help="stop in good order after this time; the next run goes on")
-    parser.add_argument("--action", choices=("report",), help="what to do with an infected image")
+    parser.add_argument("--action", choices=("report", "quarantine"),
+                        help="what to do with an infected image")
     parser.add_argument("--accept-missing", action="store_true",
                         help="believe it when a store lost most of its images")
 
 
+def _prepare(context: Context) -> None:
+    if not context.options.dry_run:
+        make_ready(context)
+
+
 JOB = Job(script="rescan-store", name="rescan", run=rescan, options=_options, changes=True,
+          prepare=_prepare,
           sections=("store", "clamav", "rescan"), locked=lambda options: not options.paths,
           purpose="Bring every image's verdict to the definitions on disk.")

@@ -1,0 +1,111 @@
+"""The first phase of a rescan: a store is walked, and held against the ledger."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+from maintenance.errors import StoreError
+from maintenance.jobs.rescan_report import Infected, RescanReport, StoreResult, Undone
+from maintenance.jobs.taking import Taking
+from maintenance.ledger.images import Images
+from maintenance.ledger.rows import ImageRow, Need
+from maintenance.settings import Store
+from maintenance.shell.job import Context
+from maintenance.store.identity import Stamp, path_of
+from maintenance.store.merge import Census, count_changes, take_census
+from maintenance.store.quarantine import Quarantine
+from maintenance.store.tree import Tree, excluding
+from maintenance.store.walk import walk
+from maintenance.text import show
+from maintenance.verdict import Verdict
+
+
+@dataclass(slots=True)
+class OpenStore:
+    """A store that was walked in this run."""
+
+    store: Store
+    tree: Tree
+    images: Images
+    census: Census
+    result: StoreResult
+    taking: Taking
+    young: int = 0  # of those left: they wait for a later run, whatever this one does
+    unasked: int = 0  # images no engine was asked about: too large, or not to be opened
+
+    @property
+    def waits_for_engine(self) -> bool:
+        """Tell whether something is due that is old enough."""
+        return self.result.left > self.young
+
+    def need(self, need: Need) -> Need:
+        """Return what makes an image of this store due."""
+        return replace(need, min_age=self.store.min_age)
+
+    def count_left(self, need: Need) -> None:
+        """Count what is still due."""
+        need = self.need(need)
+        self.young = self.images.count_young(need)
+        self.result.left = self.images.count_due(need) + self.census.changed
+
+    def meet(self, row: ImageRow, scanned: Stamp, signature: str) -> None:
+        """Take an image that was just found infected, when that is wanted."""
+        met = self.taking.meet(self.tree, row.path, scanned, signature)
+        if met is not None and met.ticket is not None:  # else `conclude` tells of it
+            self.taking.report.found(met)
+
+    def conclude(self, report: RescanReport) -> None:
+        """Say what the ledger knows of the store now, and what was taken out of it."""
+        coverage = self.images.coverage(report.generation)
+        result, taking = self.result, self.taking
+        taking.conclude()
+        result.images -= taking.vanished
+        result.clean, result.missing = coverage.clean_current, coverage.missing
+        result.infected = coverage.infected + taking.taken
+        result.unknown = coverage.unknown
+        result.current = max(0, result.images - result.full - result.left - self.unasked)
+        name = self.store.name
+        for row in self.images.with_verdict(Verdict.INFECTED, -1):
+            report.found(taking.stayed.get(row.path)
+                         or Infected(name, show(row.path), row.signature or ""))
+        for row in self.images.with_verdict(Verdict.UNKNOWN, -1):
+            report.left_undone(Undone(name, show(row.path), row.reason or ""))
+
+
+def open_store(context: Context, store: Store, quarantine: Quarantine | None,
+               report: RescanReport, stack: ExitStack) -> Iterator[OpenStore]:
+    """Yield the store as it was just walked; what stands against that is a trouble."""
+    with context.going_on(f'store "{store.name}": '):
+        tree, census, images = stack.enter_context(_walked(context, store))
+        result = StoreResult(store.name, census.images)
+        report.stores.append(result)
+        for key, reason in census.unread:
+            report.left_undone(Undone(store.name, show(path_of(key)), reason))
+        if not context.options.dry_run:
+            context.ledger.replace_undone("rescan", store.name, census.unread)
+        taking = Taking.into(quarantine, context, store, images, report)
+        taking.check(tree)
+        if quarantine is not None:
+            taking.settle(quarantine)
+        yield OpenStore(store, tree, images, census, result, taking)
+
+
+@contextmanager
+def _walked(context: Context, store: Store) -> Iterator[tuple[Tree, Census, Images]]:
+    """Hold the tree against the ledger."""
+    images = context.ledger.images(store.name)
+    with Tree(store.path) as tree:
+        if store.marker and not tree.holds(store.marker):
+            raise StoreError(f"its marker {show(store.marker)} is missing; is it mounted?")
+        met = context.progress.over(walk(tree.fd, excluding(store.exclude)), f"{store.name}: walk")
+        dry = context.options.dry_run
+        believe = context.options.accept_missing
+        census = (count_changes(met, images) if dry
+                  else take_census(met, images, believe=believe))
+        if census.gone and not believe:
+            images.missing.forget()
+            raise StoreError(f"shows {census.images} images where the ledger knows {census.known};"
+                             " is it mounted? If they are really gone: --accept-missing")
+        if not dry:
+            images.missing.settle()
+        yield tree, census, images
