@@ -12,7 +12,8 @@ from maintenance.shell.job import Context, Job
 
 EXAMINATIONS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     examinations.programs, examinations.directories, examinations.stores,
-    examinations.definitions, examinations.engine, examinations.uploads, examinations.ledger)
+    examinations.quarantines, examinations.definitions, examinations.engine,
+    examinations.uploads, examinations.ledger)
 
 @dataclass(frozen=True, slots=True)
 class DoctorReport:
