@@ -1,5 +1,6 @@
 """The quarantine itself: taking, holding, giving back, braking, on real file systems."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from maintenance.store.intake import Finding, NotTaken
 from maintenance.store.quarantine import NotThere, Quarantine
 from maintenance.store.tree import NotAnImage, Tree
 from tests.processes import Namespace
+from tests.site import wait_until
 
 BAD = b"bad" * 1000
 FINDING = Finding("uploads", "Test.Bad", 7)
@@ -359,6 +361,30 @@ def test_a_directory_that_flips_to_a_link_leads_nowhere(box, tmp_path):
     assert outcomes
 
 
+@pytest.mark.parametrize("change", ["take", "restore", "delete", "release"])
+def test_one_change_at_a_time(box, change):
+    ticket = box.take(b"a.jpg", box.put(b"a.jpg"))
+    info = box.put(b"b.jpg")
+    before = box.files()
+    with (Tree(box.store) as tree, box.open() as quarantine,
+          restoring.opened(quarantine, ticket) as fd):
+        work = {"take": lambda: quarantine.take(tree.fd, b"b.jpg", info, FINDING),
+                "restore": lambda: restoring.restore(quarantine, ticket, fd, tree.fd, b"a.jpg"),
+                "delete": lambda: restoring.delete(quarantine, ticket),
+                "release": lambda: release(quarantine, "uploads")}[change]
+        lock = os.open(box.place / "lock", os.O_RDWR)
+        inode = os.fstat(lock).st_ino
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        changing = threading.Thread(target=work)
+        changing.start()
+        wait_until(lambda: any("->" in line and f":{inode} " in line for line in
+                               Path("/proc/locks").read_text().splitlines()))
+        assert box.files() == before
+        os.close(lock)
+        changing.join()
+    assert box.files() != before or change == "release"
+
+
 # --- the directory
 
 
@@ -612,6 +638,17 @@ def test_a_path_that_is_not_hex_is_a_damaged_record(box):
         assert next(quarantine.damaged()).startswith(ticket)
 
 
+def test_a_ticket_is_no_path(box):
+    ticket = box.take(b"a.jpg", box.put(b"a.jpg"))
+    shutil.copy(box.place / f"{ticket}.held", box.place.parent / "x.held")
+    (box.place.parent / "x.image").write_text("")
+    with box.open() as quarantine:
+        for wrong in ("../x", f"{box.place.parent}/x"):
+            with pytest.raises(QuarantineError, match="no such ticket"):
+                restoring.delete(quarantine, wrong)
+    assert (box.place.parent / "x.image").exists()
+
+
 def test_a_file_that_somebody_removed_is_told(box):
     ticket = box.take(b"a.jpg", box.put(b"a.jpg"))
     (box.place / f"{ticket}.image").unlink()
@@ -716,6 +753,13 @@ def test_after_a_day_it_counts_no_more_and_its_last_trace_goes(near):
     assert f"{first}.held" in near.files()
     assert f"{second}.deleted" not in near.files()
     assert f"{third}.deleted" in near.files()
+
+
+def test_another_store_with_the_same_quarantine_counts_for_itself(near):
+    assert run(near, [b"a", b"b"], 3, finding=replace(FINDING, store="other")) == ["taken"] * 2
+    assert run(near, [b"c", b"d"], 3) == ["taken"] * 2
+    assert not braked(near)
+    assert not braked(near, "other")
 
 
 def test_a_lowered_limit_holds_from_the_next_image_on(near):
