@@ -19,7 +19,7 @@ RECORDING = [job for job in JOBS if job in {"rescan-store", "update-definitions"
 
 def arguments(site, script):
     """What a script must be given at least."""
-    return [site.store / "a.jpg"] if script == "scan-upload" else []
+    return {"scan-upload": [site.store / "a.jpg"], "quarantine": ["list"]}.get(script, [])
 
 
 def switched_off(site):

@@ -12,8 +12,8 @@ from maintenance.shell.job import Context, Job
 
 EXAMINATIONS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     examinations.programs, examinations.directories, examinations.stores,
-    examinations_clamav.definitions, examinations_clamav.databases, examinations_clamav.engine,
-    examinations_clamav.uploads, examinations.ledger)
+    examinations.quarantines, examinations_clamav.definitions, examinations_clamav.databases,
+    examinations_clamav.engine, examinations_clamav.uploads, examinations.ledger)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from maintenance.errors import ImagewardenError
+from maintenance.errors import ImagewardenError, QuarantineError
+from maintenance.jobs.quarantines import quarantine_of
 from maintenance.ledger.ledger import Ledger
 from maintenance.programs import find
 from maintenance.shell.job import Context
+from maintenance.store.quarantine import NotThere
 from maintenance.store.tree import Tree
 from maintenance.text import show
 
@@ -72,6 +74,30 @@ def stores(context: Context) -> Iterator[Finding]:
             yield Finding(name, "failed", f"its marker {show(store.marker)} is missing", "mount it")
         else:
             yield Finding(name, "ok", show(store.path))
+
+
+def quarantines(context: Context) -> Iterator[Finding]:
+    """Look at each store's quarantine: who can enter it, and where it is."""
+    for store in context.config.store:
+        name = f"quarantine {store.name}"
+        place = context.config.quarantine_of(store)
+        try:
+            with quarantine_of(context.config, store, make=False) as opened:
+                device, troubles = os.fstat(opened.fd).st_dev, list(opened.damaged())
+        except NotThere:
+            yield Finding(name, "ok", f"{show(place)} will be made when something is taken")
+            continue
+        except QuarantineError as error:
+            yield Finding(name, "failed", str(error),
+                          "give the jobs' user a directory of his own with mode 0700")
+            continue
+        if troubles:
+            yield Finding(name, "warning", troubles[0], "quarantine list; quarantine delete TICKET")
+        elif store.path.exists() and store.path.stat().st_dev != device:
+            yield Finding(name, "ok", f"{show(place)}: not on the store's file system, so images"
+                          " are copied there, without extended attributes and ACLs")
+        else:
+            yield Finding(name, "ok", show(place))
 
 
 def ledger(context: Context) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from maintenance.errors import Exit, LedgerError, UsageError
+from maintenance.jobs.quarantines import holdings, totals
 from maintenance.ledger.generations import Generation
 from maintenance.ledger.rows import Coverage
 from maintenance.shell.job import Context, Job
@@ -22,6 +23,7 @@ class StatusReport:
     definitions: Mapping[str, object]
     jobs: Sequence[Mapping[str, object]]
     outbox: Mapping[str, object]
+    quarantine: Mapping[str, object]
     upload: Mapping[str, object]
 
     def status(self) -> Exit:
@@ -31,12 +33,15 @@ class StatusReport:
     def members(self) -> dict[str, object]:
         """Return the whole state."""
         return {"stores": self.stores, "definitions": self.definitions, "jobs": self.jobs,
-                "outbox": self.outbox, "upload": self.upload}
+                "outbox": self.outbox, "quarantine": self.quarantine, "upload": self.upload}
 
     def summary(self) -> Iterator[str]:
         """Yield three tables."""
         yield _table(self.stores, ("name", "images", "clean_current", "clean_older", "unknown",
-                                   "infected", "never", "oldest_check"))
+                                   "infected", "quarantined", "never", "oldest_check"))
+        braked = self.quarantine["brake"]
+        if isinstance(braked, list) and braked:
+            yield f"\nquarantine brake on: {', '.join(braked)}; see: quarantine list"
         databases = self.definitions["databases"]
         yield f"\ndefinitions: generation {self.definitions['generation'] or 'none yet'}"
         if isinstance(databases, list) and databases:
@@ -51,7 +56,7 @@ class StatusReport:
 
 
 def store_status(context: Context) -> StatusReport:
-    """Read the ledger and nothing else."""
+    """Read the ledger, and look into the quarantines."""
     if not context.config.state.is_dir():
         raise LedgerError(f"{show(context.config.state)}: not there yet;"
                           " the first update-definitions makes it")
@@ -63,20 +68,24 @@ def store_status(context: Context) -> StatusReport:
         raise UsageError(f"--store {show(name)}: no such store")
     waiting, set_aside, oldest = ledger.outbox_state()
     number = generation.number if generation else None
+    held = {store.name: holdings(context.config, store) for store in stores}
     return StatusReport(
-        [_store(store.name, ledger.images(store.name).coverage(number)) for store in stores],
+        [_store(store.name, ledger.images(store.name).coverage(number), held[store.name].held)
+         for store in stores],
         _definitions(generation),
         [{"job": run.job, "outcome": run.outcome, "finished": iso(run.finished),
           "last_success": iso(run.last_success)} for run in ledger.last_runs()],
         {"waiting": waiting, "set_aside": set_aside, "oldest": iso(oldest)},
+        totals(held),
         {"enabled": context.config.upload.enabled})
 
 
-def _store(name: str, known: Coverage) -> dict[str, object]:
+def _store(name: str, known: Coverage, quarantined: int | None) -> dict[str, object]:
     return {"name": name, "images": known.images, "clean_current": known.clean_current,
             "clean_older": known.clean_older, "oldest_check": iso(known.oldest_check),
-            "unknown": known.unknown, "infected": known.infected, "never": known.never,
-            "missing": known.missing, "bytes": known.bytes, "bytes_saved": known.bytes_saved}
+            "unknown": known.unknown, "infected": known.infected, "quarantined": quarantined,
+            "never": known.never, "missing": known.missing, "bytes": known.bytes,
+            "bytes_saved": known.bytes_saved}
 
 
 def _definitions(generation: Generation | None) -> dict[str, object]:

@@ -100,6 +100,9 @@ def _is(record: Record, info: os.stat_result | None) -> bool:
 
 
 def _restoring(here: int, entry: Entry, found: os.stat_result | None) -> None:
+    if found is not None and found.st_nlink > 1:  # linked to its place: see rename_new
+        os.unlink(entry.image, dir_fd=here)
+        found = None
     if found is None:
         turn(here, entry, State.RESTORED)
         return
