@@ -60,6 +60,7 @@ class How:
     environment: Mapping[str, str] = field(default_factory=dict)  # besides ENVIRONMENT
     remove: Path | None = None  # a directory of the child's own, deleted after it
     holds: tuple[int, ...] = ()  # descriptors its keeper keeps open: a lock outlives us with it
+    stdin: int = subprocess.DEVNULL  # or a descriptor it is to have there
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Child:
         try:
             self._keeper = subprocess.Popen(
                 kept([program, *argv[1:]], how, lifeline),
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/",
+                stdin=how.stdin, stdout=output, stderr=output, cwd="/",
                 env={**ENVIRONMENT, **how.environment}, pass_fds=(lifeline, *how.holds),
                 start_new_session=True,
                 user=None if account is None else account.uid,
