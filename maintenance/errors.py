@@ -68,3 +68,7 @@ class LedgerError(ImagewardenError):
 
 class NoRoom(ImagewardenError):
     """A file system is full: the run ends rather than going on half blind."""
+
+
+class FileChanged(ImagewardenError):
+    """The file on disk is no longer the one that was examined."""

@@ -3,23 +3,23 @@
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from maintenance.errors import EngineError, StoreError, UsageError
+from maintenance.errors import EngineError
 from maintenance.jobs import path_scan
 from maintenance.jobs.engines import Engine, proven_engine
 from maintenance.jobs.generation import Definitions, on_disk, shown
 from maintenance.jobs.rescan_report import Infected, RescanReport, StoreResult, Undone
 from maintenance.jobs.store_scan import GenerationMoved, StoreScan
+from maintenance.jobs.walking import chosen_stores, walked
 from maintenance.ledger.images import Images, Need
 from maintenance.settings import Store
 from maintenance.shell.job import Context, Job
 from maintenance.shell.options import duration
 from maintenance.store.identity import path_of
-from maintenance.store.merge import Census, count_changes, take_census
-from maintenance.store.tree import Tree, excluding
-from maintenance.store.walk import walk
+from maintenance.store.merge import Census
+from maintenance.store.tree import Tree
 from maintenance.text import show
 from maintenance.times import Deadline
 from maintenance.verdict import Verdict
@@ -46,7 +46,7 @@ def rescan(context: Context) -> RescanReport:
     if context.options.paths:
         path_scan.scan_paths(context, report)
         return report
-    stores = _chosen(context)
+    stores = chosen_stores(context)
     deadline = Deadline.after(_time_limit(context))
     with ExitStack() as stack:
         opened = [one for store in stores for one in _opened(context, store, report, stack)]
@@ -79,32 +79,13 @@ def _generations(context: Context, report: RescanReport) -> Iterator[Definitions
             return
 
 
-@contextmanager
-def _walked(context: Context, store: Store) -> Iterator[tuple[Tree, Census, Images]]:
-    """Hold the tree against the ledger: the first phase."""
-    images = context.ledger.images(store.name)
-    with Tree(store.path) as tree:
-        if store.marker and not tree.holds(store.marker):
-            raise StoreError(f"its marker {show(store.marker)} is missing; is it mounted?")
-        met = context.progress.over(walk(tree.fd, excluding(store.exclude)), f"{store.name}: walk")
-        dry = context.options.dry_run
-        believe = context.options.accept_missing
-        census = (count_changes(met, images) if dry
-                  else take_census(met, images, believe=believe))
-        if census.gone and not believe:
-            images.forget_missing()
-            raise StoreError(f"shows {census.images} images where the ledger knows {census.known};"
-                             " is it mounted? If they are really gone: --accept-missing")
-        if not dry:
-            images.settle_missing()
-        yield tree, census, images
-
-
 def _opened(context: Context, store: Store, report: RescanReport, stack: ExitStack
             ) -> Iterator[OpenStore]:
     with context.going_on(f'store "{store.name}": '):
-        tree, census, images = stack.enter_context(_walked(context, store))
-        one = OpenStore(store, tree, images, census, StoreResult(store.name, census.images))
+        found = stack.enter_context(walked(context, store, believe=context.options.accept_missing))
+        census = found.census
+        one = OpenStore(store, found.tree, found.images, census,
+                        StoreResult(store.name, census.images))
         report.stores.append(one.result)
         for key, reason in census.unread:
             report.left_undone(Undone(store.name, show(path_of(key)), reason))
@@ -168,15 +149,6 @@ def _conclude(one: OpenStore, report: RescanReport) -> None:
         report.found(Infected(one.store.name, show(row.path), row.signature or ""))
     for row in one.images.with_verdict(Verdict.UNKNOWN, -1):
         report.left_undone(Undone(one.store.name, show(row.path), row.reason or ""))
-
-
-def _chosen(context: Context) -> Sequence[Store]:
-    name = context.options.store
-    chosen = [store for store in context.config.store if name in {None, store.name}]
-    if not chosen:
-        known = ", ".join(store.name for store in context.config.store)
-        raise UsageError(f"--store {show(name)}: no such store; there are: {known}")
-    return chosen
 
 
 def _time_limit(context: Context) -> float:

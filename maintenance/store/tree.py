@@ -60,11 +60,8 @@ class Tree:
         Raises Vanished, or NotAnImage for what is not a regular file or cannot
         be reached.
         """
-        if not {b"", b".", b".."}.isdisjoint(path.split(b"/")):
-            raise NotAnImage("not a path inside the store")
-        parent, _, name = path.rpartition(b"/")
         try:
-            fd = os.open(name, READ, dir_fd=self._open_parent(parent))
+            fd = os.open(path.rpartition(b"/")[2], READ, dir_fd=self.parent_of(path))
         except FileNotFoundError:
             raise Vanished from None
         except OSError as error:
@@ -73,6 +70,15 @@ class Tree:
             return fd
         os.close(fd)
         raise NotAnImage("no longer a regular file")
+
+    def parent_of(self, path: bytes) -> int:
+        """Return a descriptor of the directory that ``path`` is in, until the next is asked for.
+
+        Raises NotAnImage, or the OSError of a directory that cannot be entered.
+        """
+        if not {b"", b".", b".."}.isdisjoint(path.split(b"/")):
+            raise NotAnImage("not a path inside the store")
+        return self._open_parent(path.rpartition(b"/")[0])
 
     def holds(self, name: str) -> bool:
         """Tell whether something stands at ``name``, a path inside the store."""
