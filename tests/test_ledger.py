@@ -16,8 +16,8 @@ from maintenance.errors import ImagewardenError, LedgerError, NoRoom
 from maintenance.ledger import damage
 from maintenance.ledger import images as pages
 from maintenance.ledger.database import NETWORK
-from maintenance.ledger.images import Asked, Coverage, Need, Seen
 from maintenance.ledger.ledger import Ledger, Run
+from maintenance.ledger.rows import Asked, Coverage, Need, Seen
 from maintenance.ledger.schema import VERSION
 from maintenance.verdict import CLEAN, Verdict, infected, unknown
 
@@ -30,7 +30,7 @@ import os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from maintenance.errors import *
-from maintenance.ledger.images import *
+from maintenance.ledger.rows import *
 from maintenance.ledger.ledger import *
 from maintenance.verdict import *
 state = Path(sys.argv[2])
@@ -192,12 +192,47 @@ def test_an_answer_is_kept_with_everything_that_was_said(ledger):
 def test_what_vanished_before_its_scan_is_neither_due_nor_counted(ledger):
     images = ledger.images("s")
     images.record_seen(seen(b"a", b"b"))
-    images.vanished([b"a"])
-    images.vanished([])
+    images.missing.vanished([b"a"])
+    images.missing.vanished([])
     assert [row.key for row in images.due(Need(1, time.time()))] == [b"b"]
     assert images.coverage(1).missing == 1
     images.record_seen(seen(b"a", changed=False))
     assert images.coverage(1).missing == 0
+
+
+def test_what_vanished_before_its_scan_goes_only_after_two_walks_a_day_apart(tmp_path, ledger):
+    images = ledger.images("s")
+    images.record_seen(seen(b"a"))
+    images.missing.vanished([b"a"])
+    for _ in range(2):  # the first walk without it, and another on the same day
+        raw(tmp_path, "UPDATE images SET missing_since = missing_since - 172800"
+                      " WHERE missing_since < 1")
+        images.missing.note([b"a"])
+        images.missing.settle()
+        assert images.find(b"a").missing
+        images.missing.vanished([b"a"])
+    raw(tmp_path, "UPDATE images SET missing_since = missing_since - 172800")
+    images.missing.note([b"a"])
+    images.missing.settle()
+    assert images.find(b"a") is None
+
+
+def test_young_images_are_due_but_do_not_come_up(ledger):
+    images, now = ledger.images("s"), time.time()
+    at = {b"new": now - 5, b"old": now - 70, b"checked": now - 70, b"changed": now - 5,
+          b"future": now + 3600, b"current": now - 5}
+    images.record_seen([Seen(key, (1, 2, 3, int(ctime * 1e9)), True) for key, ctime in at.items()])
+    images.record_answers([Asked(key, (1, 2, 3, int(at[key] * 1e9)), CLEAN)
+                           for key in (b"checked", b"changed")], 1)
+    images.record_answers([Asked(b"current", (1, 2, 3, int(at[b"current"] * 1e9)), CLEAN)], 2)
+    later = time.time() + 1
+    grown = Need(2, later)
+    assert (images.count_due(grown), images.count_young(grown)) == (5, 0)
+    need = Need(2, later, min_age=60.0)
+    assert [row.key for row in images.due(need)] == [b"future", b"old", b"checked"]
+    assert (images.count_due(need), images.count_young(need)) == (5, 2)
+    every = Need(2, later, full=True, min_age=60.0)
+    assert (images.count_due(every), images.count_young(every)) == (6, 3)
 
 
 def test_definitions_that_went_back_are_a_new_generation(ledger):
@@ -278,8 +313,8 @@ def use(state):
         images.with_verdict(Verdict.INFECTED, 1000)
         images.record_seen(seen(*(row.key for row in rows[:100])))
         images.record_answers([Asked(b"new", (1, 2, 3, 4), CLEAN)], 1)
-        images.note_missing([b"new"])
-        images.settle_missing()
+        images.missing.note([b"new"])
+        images.missing.settle()
         ledger.generations.current()
         ledger.generations.met("f" * 64, "ClamAV 2", FACTS, confirmed=True)
         ledger.last_rescan()

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from maintenance.ledger import images as pages
-from maintenance.ledger.images import Asked
 from maintenance.ledger.ledger import Ledger
+from maintenance.ledger.rows import Asked
 from maintenance.store import merge
 from maintenance.store.identity import key_of, stamp
 from maintenance.store.merge import count_changes, take_census
@@ -51,7 +51,7 @@ class Scene:
             return count_changes(met, self.images)
         found = take_census(met, self.images, believe=settle)
         if settle:
-            self.images.settle_missing()
+            self.images.missing.settle()
         return found
 
     def check_all(self, answer=CLEAN, generation=1):
@@ -249,7 +249,7 @@ def test_a_store_that_cannot_be_read_at_all_loses_nothing(scene):
     scene.census()
     before = scene.rows()
     census = take_census([Unread(b"", "Input/output error")], scene.images)
-    scene.images.settle_missing()
+    scene.images.missing.settle()
     assert scene.rows() == before
     assert (census.images, census.known, census.gone) == (0, 0, False)
 
@@ -294,7 +294,7 @@ def test_a_walk_that_is_not_believed_changes_nothing_unless_told_to(scene, monke
     scene.write(b"35", b"another disk's image")
     scene.write(b"new")
     assert scene.census(settle=False).gone
-    scene.images.forget_missing()
+    scene.images.missing.forget()
     assert scene.rows() == before
     assert scene.census().gone
     rows = scene.rows()
@@ -314,7 +314,7 @@ def test_what_an_unbelieved_walk_did_not_meet_is_not_held_against_it(scene):
     shutil.move(scene.store, scene.store + b"-aside")
     os.mkdir(scene.store)
     assert scene.census(settle=False).gone
-    scene.images.forget_missing()
+    scene.images.missing.forget()
     os.rmdir(scene.store)
     shutil.move(scene.store + b"-aside", scene.store)
     scene.census()
@@ -324,7 +324,7 @@ def test_what_an_unbelieved_walk_did_not_meet_is_not_held_against_it(scene):
 def test_the_notes_of_a_walk_that_died_do_not_count(scene):
     scene.write(b"a")
     scene.census()
-    scene.images.note_missing([b"a"])  # and killed
+    scene.images.missing.note([b"a"])  # and killed
     scene.census()
     assert not scene.rows()[b"a"].missing
 
@@ -334,7 +334,7 @@ def test_stores_do_not_touch_each_other(scene):
     scene.census()
     other = scene.ledger.images("other")
     take_census([], other)
-    other.settle_missing()
+    other.missing.settle()
     assert not scene.rows()[b"a"].missing
 
 

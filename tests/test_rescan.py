@@ -222,6 +222,67 @@ def test_a_named_link_is_judged_by_what_it_leads_to(site):
     assert (status, result["infected"][0]["path"]) == (4, "sub/bad.jpg")
 
 
+def test_what_is_excluded_is_scanned_when_it_is_named_and_no_image_of_the_store(site):
+    site.write_config(store={"exclude": ["cache/**"]})
+    both(site)
+    site.image("cache/deep/bad.jpg", BAD)
+    site.image("cache/clean.jpg")
+    site.image(".imagewarden-draft", BAD)
+    before = verdicts(site)
+    status, result = site.rescan(site.store / "cache", site.store / ".imagewarden-draft")
+    assert (status, one_store(result)["name"], one_store(result)["full"]) == (4, "uploads", 3)
+    assert {(one["store"], one["path"]) for one in result["infected"]} == {
+        ("uploads", "cache/deep/bad.jpg"), ("uploads", ".imagewarden-draft")}
+    assert verdicts(site) == before
+    assert (site.coverage()["images"], site.coverage()["infected"]) == (2, 1)
+
+
+def test_a_system_clamd_that_dies_under_given_paths_is_one_line_and_nothing_is_believed(site):
+    for number in range(5):
+        site.image(f"a{number}.jpg", b"%d" % number)
+        os.truncate(site.image(f"m{number}.jpg"), 90 * 2**20)  # the engine dwells here
+    site.settings["clamav"]["engine"] = "system"
+    site.settings["rescan"] = {"in_flight": 1}
+    site.write_config()
+    site.run("update-definitions", "--no-rescan")
+    with site.clamd() as daemon:
+        site.update()
+        with started(site.command("rescan-store", site.store, "--json")) as job:
+            wait_until(lambda: f"{site.store}/m0.jpg" in opened_by(job.pid))
+            daemon.kill()
+            out, err = job.communicate(timeout=60)
+    result, store = json.loads(out), one_store(json.loads(out))
+    assert (job.returncode, result["error"]) == (
+        1, "the engine was lost; not everything was scanned"), err
+    assert (store["images"], store["clean"], store["unknown"]) == (6, 0, 6)
+    assert [row[2] for row in verdicts(site)] == ["unknown"]
+
+
+def test_given_paths_are_asked_about_again_when_new_definitions_came_meanwhile(site):
+    path = site.image("later.jpg", LATER)
+    site.settings["clamav"]["engine"] = "system"
+    site.write_config()
+    site.run("update-definitions", "--no-rescan")
+    with site.clamd():
+        site.update()
+        with started(site.command("rescan-store", "-", "--json")) as job:
+            wait_until(lambda: reads_stdin(job.pid))
+            site.feed(body_signature("Test.Later", LATER))
+            site.update()
+            out, _ = job.communicate(path, timeout=60)
+    result = json.loads(out)
+    assert (job.returncode, result["infected_total"]) == (4, 1)
+    assert (one_store(result)["images"], one_store(result)["full"]) == (1, 1)
+    assert result["definitions"]["generation"] == 2
+    assert verdicts(site)[0][2:5] == ("infected", "Test.Later.UNOFFICIAL", 2)
+
+
+def reads_stdin(pid):
+    """Whether a process waits for its input: then it has its engine."""
+    call = Path(f"/proc/{pid}/syscall").read_text().split()
+    return call[0] in {"0", "63"} and call[1] == "0x0"  # read, on x86-64 and aarch64
+
+
 def test_paths_take_no_lock(site):
     both(site)
     with started(site.command("rescan-store", "-")) as job:
@@ -420,17 +481,31 @@ def test_what_is_over_max_file_size_is_unknown_and_named(site):
         assert (status, result["undone_total"], one_store(result)["unknown"]) == (3, 1, 1), again
         assert result["undone"][0]["path"] == "large.jpg"
         assert "max_file_size" in result["undone"][0]["reason"]
-    assert site.rescan(site.store / "large.jpg")[0] == 3
+        assert (one_store(result)["full"], one_store(result)["current"]) == (not again, again)
+    status, result = site.rescan(site.store / "large.jpg")
+    assert (status, one_store(result)["full"]) == (3, 0)
+    assert "max_file_size" in result["undone"][0]["reason"]
 
 
-def test_young_images_wait_for_the_next_run(site):
+def test_young_images_wait_for_the_next_run_and_start_no_engine(site):
     site.write_config(store={"min_age": "1h"})
     site.image("a.jpg", BAD)
     site.update()
     status, result = site.rescan()
-    assert (status, one_store(result)["full"], one_store(result)["left"]) == (0, 0, 1)
+    assert (status, result["canary"], one_store(result)["left"]) == (0, None, 1)
+    assert one_store(result)["images"] == 1
+    assert (one_store(result)["full"], one_store(result)["current"]) == (0, 0)
+    assert site.coverage()["never"] == 1
     site.write_config()
     assert site.rescan()[0] == 4
+
+
+def test_young_images_do_not_make_every_update_start_another_rescan(site):
+    site.write_config(store={"min_age": "1h"})
+    site.image("a.jpg")
+    site.update()
+    assert site.rescan()[0] == 0
+    assert site.run("update-definitions", "--json").json["rescan"] == "not needed"
 
 
 # --- endings
@@ -515,7 +590,7 @@ def test_a_system_clamd_that_dies_in_the_middle_leaves_the_rest_to_the_next_run(
         assert one_store(result)["full"] == 144 - store["clean"]
 
 
-def test_an_image_that_changes_while_it_is_scanned_is_unknown(site):
+def test_an_image_that_changes_while_it_is_scanned_is_asked_about_again(site):
     path = os.fsdecode(site.image("a.jpg"))
     os.truncate(path, 90 * 2**20)
     site.update()
@@ -523,14 +598,12 @@ def test_an_image_that_changes_while_it_is_scanned_is_unknown(site):
         wait_until(lambda: path in opened_by(job.pid))
         engine = named(family(job.pid), "clamd")[0]
         os.kill(engine, signal.SIGSTOP)
-        os.utime(path)
+        Path(path).write_bytes(BAD)
         os.kill(engine, signal.SIGCONT)
         out, _ = job.communicate(timeout=60)
     result = json.loads(out)
-    assert job.returncode == 3
-    assert "changed" in result["undone"][0]["reason"]
-    assert one_store(result)["clean"] == 0
-    assert site.rescan()[0] == 0
+    assert (job.returncode, result["infected_total"], result["undone_total"]) == (4, 1, 0)
+    assert (one_store(result)["full"], result["bytes"]) == (1, len(BAD))
 
 
 def opened_by(pid):

@@ -16,7 +16,7 @@ import pytest
 from maintenance.errors import StoreError
 from maintenance.store.identity import key_of, path_of, stamp
 from maintenance.store.tree import NotAnImage, Tree, Vanished, excluding
-from maintenance.store.walk import DEEPEST, Image, Passed, Unread, walk
+from maintenance.store.walk import DEEPEST, Image, Passed, Unread, meets, walk
 from tests.processes import nobody
 
 ROOT = Path(__file__).parent.parent
@@ -363,6 +363,18 @@ def test_a_tree_deeper_than_any_path_is_walked_or_told(store, descriptors):
     assert len(unread) == 1
     assert unread[0].reason == f"more than {DEEPEST} directories deep"
     assert len(found) > DEEPEST
+
+
+@pytest.mark.parametrize("patterns", [(), ("cache/**",), ("cache/",), ("*.tmp", "!keep.tmp"),
+                                      ("/a", "!a/b/keep"), ("a/*", "!a/b"), ("b",)])
+def test_it_can_be_told_of_any_file_whether_a_walk_comes_to_it(store, patterns):
+    names = [b"cache/x", b"cache/y/z", b"a/b/keep", b"a/b/c/d", b"a/x", b"b", b"x.tmp",
+             b"keep.tmp", b"d/keep.tmp", b".imagewarden-0", b"d/.imagewarden-1/x", b"d/b/x"]
+    for name in names:
+        write(store, name)
+    excluded = excluding(patterns)
+    assert [name for name in sorted(names, key=key_of) if meets(name, excluded)] == images(
+        store, excluded)
 
 
 def test_no_descriptor_is_left_when_a_walk_is_given_up(store):

@@ -4,39 +4,24 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from maintenance.errors import EngineError
 from maintenance.jobs import path_scan
 from maintenance.jobs.engines import Engine, proven_engine
 from maintenance.jobs.generation import Definitions, on_disk, shown
-from maintenance.jobs.rescan_report import Infected, RescanReport, StoreResult, Undone
-from maintenance.jobs.store_scan import GenerationMoved, StoreScan
-from maintenance.jobs.walking import chosen_stores, walked
-from maintenance.ledger.images import Images, Need
-from maintenance.settings import Store
+from maintenance.jobs.inspection import GenerationMoved
+from maintenance.jobs.open_store import OpenStore, open_store
+from maintenance.jobs.rescan_report import RescanReport
+from maintenance.jobs.store_scan import StoreScan
+from maintenance.jobs.walking import chosen_stores
+from maintenance.ledger.rows import Need
 from maintenance.shell.job import Context, Job
 from maintenance.shell.options import duration
-from maintenance.store.identity import path_of
-from maintenance.store.merge import Census
-from maintenance.store.tree import Tree
 from maintenance.text import show
 from maintenance.times import Deadline
-from maintenance.verdict import Verdict
 
 REVIVALS = 3  # engines lost in one run after which it gives up
 ROUNDS = 5  # generations that may arrive during one run
-
-
-@dataclass(slots=True)
-class OpenStore:
-    """A store that was walked in this run."""
-
-    store: Store
-    tree: Tree
-    images: Images
-    census: Census
-    result: StoreResult
 
 
 def rescan(context: Context) -> RescanReport:
@@ -49,7 +34,7 @@ def rescan(context: Context) -> RescanReport:
     stores = chosen_stores(context)
     deadline = Deadline.after(_time_limit(context))
     with ExitStack() as stack:
-        opened = [one for store in stores for one in _opened(context, store, report, stack)]
+        opened = [one for store in stores for one in open_store(context, store, report, stack)]
         try:
             for definitions in _generations(context, report):
                 need = Need(report.generation or 0, time.time(), context.options.full)
@@ -57,8 +42,8 @@ def rescan(context: Context) -> RescanReport:
                     _serve(context, opened, definitions, need, deadline, report)
         finally:
             for one in opened:
-                _conclude(one, report)
-    complete = not context.troubles and not any(one.result.left for one in opened)
+                one.conclude(report)
+    complete = not context.troubles and not any(one.waits_for_engine for one in opened)
     if complete and len(opened) == len(context.config.store) and not context.options.dry_run:
         context.run_generation = report.generation
     return report
@@ -79,28 +64,13 @@ def _generations(context: Context, report: RescanReport) -> Iterator[Definitions
             return
 
 
-def _opened(context: Context, store: Store, report: RescanReport, stack: ExitStack
-            ) -> Iterator[OpenStore]:
-    with context.going_on(f'store "{store.name}": '):
-        found = stack.enter_context(walked(context, store, believe=context.options.accept_missing))
-        census = found.census
-        one = OpenStore(store, found.tree, found.images, census,
-                        StoreResult(store.name, census.images))
-        report.stores.append(one.result)
-        for key, reason in census.unread:
-            report.left_undone(Undone(store.name, show(path_of(key)), reason))
-        if not context.options.dry_run:
-            context.ledger.replace_undone("rescan", store.name, census.unread)
-        yield one
-
-
 def _serve(context: Context, opened: Sequence[OpenStore], definitions: Definitions, need: Need,
            deadline: Deadline, report: RescanReport) -> None:
     """Ask about what is due, with as few engines as it takes: the second phase."""
     for _ in range(REVIVALS):
         for one in opened:
-            one.result.left = one.images.count_due(need) + one.census.changed
-        if not any(one.result.left for one in opened) or context.options.dry_run:
+            one.count_left(need)
+        if not any(one.waits_for_engine for one in opened) or context.options.dry_run:
             return
         try:
             with proven_engine(context.config, definitions) as engine:
@@ -119,10 +89,9 @@ def _serve(context: Context, opened: Sequence[OpenStore], definitions: Definitio
 
 def _ask(context: Context, opened: Sequence[OpenStore], engine: Engine, need: Need,
          deadline: Deadline, report: RescanReport) -> str | None:
-    settings = context.config.clamav
     for one in opened:
-        scan = StoreScan(one.tree, one.images, need, engine, settings.max_file_size,
-                         settings.timeout, one.store.min_age, deadline)
+        scan = StoreScan(one.tree, one.images, one.need(need), engine, context.config.clamav,
+                         deadline)
         try:
             lost = scan.run(context.progress, one.store.name)
         except GenerationMoved:
@@ -130,25 +99,14 @@ def _ask(context: Context, opened: Sequence[OpenStore], engine: Engine, need: Ne
             return None
         finally:
             one.result.full += scan.scanned
+            one.unasked += scan.unasked
+            one.result.images -= scan.vanished
             report.bytes += scan.bytes
-            one.result.left = one.images.count_due(need)
+            one.count_left(need)
         if lost is not None:
             context.log.warning("%s", show(lost))  # words of the engine
             return lost
     return None
-
-
-def _conclude(one: OpenStore, report: RescanReport) -> None:
-    """Say what the ledger knows of the store now."""
-    coverage = one.images.coverage(report.generation)
-    result = one.result
-    result.clean, result.missing = coverage.clean_current, coverage.missing
-    result.infected, result.unknown = coverage.infected, coverage.unknown
-    result.current = max(0, result.images - result.full - result.left)
-    for row in one.images.with_verdict(Verdict.INFECTED, -1):
-        report.found(Infected(one.store.name, show(row.path), row.signature or ""))
-    for row in one.images.with_verdict(Verdict.UNKNOWN, -1):
-        report.left_undone(Undone(one.store.name, show(row.path), row.reason or ""))
 
 
 def _time_limit(context: Context) -> float:

@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from maintenance.errors import Exit, LedgerError, UsageError
 from maintenance.ledger.generations import Generation
-from maintenance.ledger.images import Coverage
+from maintenance.ledger.rows import Coverage
 from maintenance.shell.job import Context, Job
 from maintenance.text import show
 from maintenance.times import iso

@@ -60,10 +60,10 @@ def walked(context: Context, store: Store, *, believe: bool = False,
         census = (count_changes(met, images) if dry
                   else take_census(met, images, believe=believe))
         if census.gone and not believe:
-            images.forget_missing()
+            images.missing.forget()
             raise StoreError(f"shows {census.images} images where the ledger knows {census.known};"
                              " is it mounted? If they are really gone: rescan-store"
                              " --accept-missing")
         if not dry:
-            images.settle_missing()
+            images.missing.settle()
         yield Walked(store, tree, images, census)

@@ -2,87 +2,22 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from maintenance.ledger.database import reading
-from maintenance.ledger.schema import images, missing
-from maintenance.verdict import Answer, Verdict
+from maintenance.ledger.missing import Missing
+from maintenance.ledger.rows import STAMP, Asked, Coverage, ImageRow, Need, Seen, Stamp
+from maintenance.ledger.schema import images
+from maintenance.verdict import Verdict
 
 PAGE = 1000
-DAY = 86400.0
-STAMP = ("inode", "size", "mtime_ns", "ctime_ns")
 _INSERT = insert(images)
 _EXCLUDED = _INSERT.excluded  # the values an upsert came with
 _FORGET = {name: None for name in ("verdict", "signature", "reason", "generation", "checked",
                                    "full_checked")}
-
-Stamp = tuple[int, int, int, int]  # as STAMP
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRow:
-    """One image as last seen; ``verdict`` None means it was never checked."""
-
-    key: bytes
-    stamp: Stamp
-    verdict: Verdict | None
-    signature: str | None
-    reason: str | None
-    generation: int | None
-    checked: float | None  # epoch seconds
-    missing: bool
-
-    @property
-    def path(self) -> bytes:
-        """Return the path relative to the store."""
-        return self.key.replace(b"\0", b"/")
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a walk met: its identity, and whether that is new to the ledger."""
-
-    key: bytes
-    stamp: Stamp
-    changed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What makes an image due in one run."""
-
-    generation: int
-    started: float  # epoch seconds: what was asked since is not asked again
-    full: bool = False  # everything, current or not
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """A store's images by what is known of them; the first is the sum of the next five."""
-
-    images: int
-    clean_current: int
-    clean_older: int
-    unknown: int
-    infected: int
-    never: int
-    missing: int
-    oldest_check: float | None  # epoch seconds
-    bytes: int
-    bytes_saved: int
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """An image as it was when opened, and what the engine said of it."""
-
-    key: bytes
-    stamp: Stamp
-    answer: Answer
 
 
 class Images:
@@ -92,17 +27,18 @@ class Images:
         self._engine = engine
         self._store = store
         self._mine = images.c.store == store
+        self.missing = Missing(engine, store)
 
     def in_order(self) -> Iterator[ImageRow]:
         """Yield every row in the order of the walk, a page at a time."""
         yield from self._pages(self._mine, lambda row: (row.key,), (images.c.key,))
 
     def due(self, need: Need) -> Iterator[ImageRow]:
-        """Yield what is due, page by page: never checked first, then the oldest check.
+        """Yield what is due and old enough, page by page: never checked first, then the oldest.
 
         What is booked meanwhile does not come up again.
         """
-        here = self._mine & images.c.missing_since.is_(None)
+        here = self._mine & images.c.missing_since.is_(None) & ~_young(need)
         yield from self._pages(here & images.c.checked.is_(None), lambda row: (row.key,),
                                (images.c.key,))
         yield from self._pages(here & _again(need), lambda row: (row.checked, row.key),
@@ -124,11 +60,12 @@ class Images:
         return self.count(images.c.missing_since.is_(None))
 
     def count_due(self, need: Need) -> int:
-        """Return how many rows are due."""
-        return self.count(self._due(need))
+        """Return how many rows are due, the young ones included."""
+        return self.count(_due(need))
 
-    def _due(self, need: Need) -> sa.ColumnElement[bool]:
-        return images.c.missing_since.is_(None) & (images.c.checked.is_(None) | _again(need))
+    def count_young(self, need: Need) -> int:
+        """Return how many of those that are due wait for a later run."""
+        return self.count(_due(need), _young(need))
 
     def with_verdict(self, verdict: Verdict, limit: int) -> Sequence[ImageRow]:
         """Return images in the store that have ``verdict``, in the order of paths."""
@@ -181,40 +118,6 @@ class Images:
                 connection.execute(_INSERT.on_conflict_do_update(
                     index_elements=["store", "key"], set_=values), rows)
 
-    def vanished(self, keys: Sequence[bytes]) -> None:
-        """Mark images that went between the walk and their scan."""
-        self._update(keys, missing_since=time.time())
-
-    def _update(self, keys: Sequence[bytes], **values: object) -> None:
-        if keys:
-            with self._engine.begin() as connection:
-                connection.execute(
-                    sa.update(images).where(self._mine, images.c.key == sa.bindparam("k"))
-                    .values(**values), [{"k": key} for key in keys])
-
-    def note_missing(self, keys: Sequence[bytes]) -> None:
-        """Remember what this walk did not meet, for ``settle_missing``."""
-        if keys:
-            with self._engine.begin() as connection:
-                connection.execute(insert(missing).on_conflict_do_nothing(),
-                                   [{"store": self._store, "key": key} for key in keys])
-
-    def forget_missing(self) -> None:
-        """Drop the notes of a walk that is not to be believed, or that died."""
-        with self._engine.begin() as connection:
-            connection.execute(sa.delete(missing).where(missing.c.store == self._store))
-
-    def settle_missing(self) -> None:
-        """Mark what the walk did not meet; drop what was missing for a day already."""
-        now = time.time()
-        noted = sa.select(missing.c.key).where(missing.c.store == self._store)
-        here = self._mine & images.c.key.in_(noted)
-        with self._engine.begin() as connection:
-            connection.execute(sa.delete(images).where(here, images.c.missing_since <= now - DAY))
-            connection.execute(sa.update(images).where(here, images.c.missing_since.is_(None))
-                               .values(missing_since=now))
-            connection.execute(sa.delete(missing).where(missing.c.store == self._store))
-
     def count(self, *conditions: sa.ColumnElement[bool]) -> int:
         """Return how many rows of this store meet all ``conditions``."""
         query = sa.select(sa.func.count()).select_from(images).where(self._mine, *conditions)
@@ -228,10 +131,21 @@ class Images:
             return [_row(row) for row in connection.execute(query)]
 
 
+def _due(need: Need) -> sa.ColumnElement[bool]:
+    return images.c.missing_since.is_(None) & (images.c.checked.is_(None) | _again(need))
+
+
 def _again(need: Need) -> sa.ColumnElement[bool]:
     stale = (images.c.verdict == "unknown") | (images.c.generation != need.generation)
     asked = images.c.checked < need.started
     return asked if need.full else asked & stale
+
+
+def _young(need: Need) -> sa.ColumnElement[bool]:
+    """Choose what waits for a later run; a ctime in the future is a wrong clock, not youth."""
+    if need.min_age <= 0:
+        return sa.false()
+    return (images.c.ctime_ns > need.grown) & (images.c.ctime_ns <= time.time_ns())
 
 
 def _row(row: sa.Row[tuple[object, ...]]) -> ImageRow:

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from maintenance.ledger.database import reading
-from maintenance.ledger.images import STAMP, Stamp
+from maintenance.ledger.rows import STAMP, Stamp
 from maintenance.ledger.schema import images
 
 PAGE = 1000
@@ -25,7 +25,7 @@ class Candidate:
 
     key: bytes
     stamp: Stamp
-    expected: tuple[int, bytes] | None  # size and SHA-256 that mean: nothing to do after all
+    expected: bytes | None  # the SHA-256 that means: nothing to do after all
     kept_reason: str | None  # and why it was kept then
     saved: int  # bytes, in the form it has now
 
@@ -157,9 +157,9 @@ class Optimized:
                 and all(isinstance(number, int) for number in (*stamp, row.bytes_saved))):
             raise ValueError
         ours = row.optimized_size == row.size
-        known = row.recipe == self._recipe and ours and row.sha256 is not None
-        return Candidate(row.key, stamp, (row.size, row.sha256) if known else None,
-                         row.kept_reason, row.bytes_saved if ours else 0)
+        expected = row.sha256 if ours and row.recipe == self._recipe else None
+        return Candidate(row.key, stamp, expected, row.kept_reason,
+                         row.bytes_saved if ours else 0)
 
 
 def _among(keys: Keys) -> sa.ColumnElement[bool]:

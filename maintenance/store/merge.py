@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO, cast
 
-from maintenance.ledger.images import ImageRow, Images, Seen
+from maintenance.ledger.images import Images
+from maintenance.ledger.rows import ImageRow, Seen
 from maintenance.store.walk import Image, Met, Passed, Unread
 
 BATCH = 1000  # rows of one commit
@@ -36,10 +37,10 @@ def take_census(met: Iterable[Met], images: Images, *, believe: bool = False) ->
     Until the walk has met half of what the ledger knows, its findings wait in an
     unnamed file: a census that comes out as ``gone`` has written nothing, unless
     it is to be believed all the same. Nothing is marked missing yet (see
-    ``Images.settle_missing``). Memory is flat.
+    ``Missing.settle``). Memory is flat.
     """
     census = Census()
-    images.forget_missing()
+    images.missing.forget()
     half = 0 if believe else images.count_present() / 2
     changes = _changes(met, _Rows(images.in_order()), census)
     with tempfile.TemporaryFile() as waiting:
@@ -59,7 +60,7 @@ def _write(waiting: IO[bytes], images: Images) -> None:
         while True:
             batch = marshal.load(waiting)  # noqa: S302 - our own, and without a name
             images.record_seen([Seen(*one) for one in batch if isinstance(one, tuple)])
-            images.note_missing([one for one in batch if isinstance(one, bytes)])
+            images.missing.note([one for one in batch if isinstance(one, bytes)])
     waiting.seek(0)
     waiting.truncate()
 

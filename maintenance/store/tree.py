@@ -51,6 +51,10 @@ class Tree:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         """Close its descriptors."""
+        self.close()
+
+    def close(self) -> None:
+        """Close its descriptors."""
         self._forget_parent()
         os.close(self.fd)
 

@@ -63,6 +63,15 @@ def walk(root: int, excluded: Excluded = lambda path: False,
             os.close(level.fd)
 
 
+def meets(path: bytes, excluded: Excluded) -> bool:
+    """Tell whether a walk would come to a file at ``path``."""
+    names = path.split(b"/")
+    above = [b"/".join(names[:depth]) for depth in range(1, len(names))]
+    return (not any(name.startswith(DRAFT) for name in names)
+            and not any(excluded(one) or excluded(one + b"/") for one in above)
+            and not excluded(path))
+
+
 @dataclass(frozen=True, slots=True)
 class _Level:
     """A directory being visited."""
