@@ -25,6 +25,7 @@ _NAME = re.compile(re.escape(DRAFT) + rb"shrunk-[0-9a-f]{16}")
 class Original:
     """An image that is open, and as it was when it was opened."""
 
+    store: str
     directory: int
     name: bytes
     fd: int
@@ -58,7 +59,7 @@ class Draft:
         """
         directory, name = self.original.directory, self.original.name
         self.original.check()
-        with _explained():
+        with _explained(self.original.store):
             os.rename(self.name, name, src_dir_fd=directory, dst_dir_fd=directory)
             os.fsync(directory)
         return stamp(os.fstat(self.fd))
@@ -74,12 +75,12 @@ def drafted(original: Original, content: int) -> Iterator[Draft]:
     """
     name = DRAFT + b"shrunk-" + secrets.token_hex(8).encode("ascii")
     try:
-        with _explained():
+        with _explained(original.store):
             fd = os.open(name, _CREATE, 0o600, dir_fd=original.directory)
         try:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(fd, fcntl.LOCK_EX)  # who clears up leaves alone what lives
-            with _explained():
+            with _explained(original.store):
                 _copy(content, fd, original.info.st_size)
                 dress(fd, original.fd, original.info)
                 os.fsync(fd)
@@ -133,15 +134,15 @@ def _copy(source: int, target: int, limit: int) -> None:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(store: str) -> Iterator[None]:
     """Tell what the whole store suffers from apart from what one image does."""
     try:
         yield
     except OSError as error:
         if error.errno in FULL:
-            raise NoRoom(f"its file system is full ({error.strerror})") from None
+            raise NoRoom(f'store "{store}": {error.strerror}') from None
         if error.errno == errno.EROFS:
-            raise StoreError("its file system is read-only") from None
+            raise StoreError(f'store "{store}": {error.strerror}') from None
         if error.errno in {errno.EPERM, errno.EACCES}:
             raise CannotKeep("the system does not let it be replaced") from None
         raise
