@@ -59,6 +59,7 @@ class How:
     grace: float = 5.0  # seconds between the two
     environment: Mapping[str, str] = field(default_factory=dict)  # besides ENVIRONMENT
     remove: Path | None = None  # a directory of the child's own, deleted after it
+    stdin: int = subprocess.DEVNULL  # or a descriptor it is to have there
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class Child:
         try:
             self._keeper = subprocess.Popen(
                 [_PYTHON, "-ISc", _KEEPER, json.dumps(order)],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/",
+                stdin=how.stdin, stdout=output, stderr=output, cwd="/",
                 env={**ENVIRONMENT, **how.environment}, pass_fds=(lifeline,),
                 start_new_session=True,
                 user=None if account is None else account.uid,

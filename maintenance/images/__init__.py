@@ -1,0 +1,1 @@
+"""Making images smaller without changing what they show."""

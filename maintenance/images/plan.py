@@ -1,0 +1,40 @@
+"""What a worker is told before its first image."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Self
+
+MEGABYTE = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What one image may cost. Beyond it the image stays as it is."""
+
+    memory: int = 2048 * MEGABYTE  # address space of a worker
+    size: int = 256 * MEGABYTE  # of the file
+    pixels: int = 100_000_000
+    seconds: float = 600.0  # from handing it over to the answer
+    cpu: int = 300  # seconds of it
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which tool works on which kind, and what has to stay in an image."""
+
+    png: str  # oxipng, optipng, strip or off
+    jpeg: str  # mozjpeg, jpegtran, strip or off
+    keep: frozenset[str]
+    min_gain: float  # share of the original's size
+    allowance: Allowance = field(default_factory=Allowance)
+
+    def as_text(self) -> str:
+        """Return it as one line for ``from_text``."""
+        return json.dumps(asdict(self) | {"keep": sorted(self.keep)})
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Return what ``as_text`` was made from."""
+        members = json.loads(text)
+        return cls(**members | {"keep": frozenset(members["keep"]),
+                                "allowance": Allowance(**members["allowance"])})

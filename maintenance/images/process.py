@@ -1,0 +1,132 @@
+"""One worker process, seen from the job."""
+
+import fcntl
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from subprocess import TimeoutExpired
+
+from maintenance.errors import ToolError
+from maintenance.images import bundle
+from maintenance.images.cage import PYTHON
+from maintenance.images.outcomes import Damaged, Kept, Outcome, Smaller
+from maintenance.images.plan import Plan
+from maintenance.programs import Child, How, Limits
+
+STARTING = 60.0  # seconds for a worker to be ready
+ANSWER = 4096  # bytes of the longest answer
+SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+# Tools with threads of their own would take cores that other workers have.
+ENVIRONMENT = {"RAYON_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+TOO_LONG = "it takes too long"
+_ENDINGS = {128 + 24: TOO_LONG, 128 + 9: "reading it was killed, perhaps for want of memory",
+            128 + 6: "reading it gave up, perhaps for want of memory",
+            128 + 11: "reading it crashed", 128 + 7: "reading it crashed"}
+
+
+class Lost(Exception):
+    """The worker is gone."""
+
+
+class Process:
+    """A worker; started by the constructor, ready a moment later."""
+
+    def __init__(self, plan: Plan, caged: Sequence[str]) -> None:
+        self._plan = plan
+        self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
+        self._result = -1
+        self.deadline = time.monotonic() + STARTING
+        self.late = False
+        limits = Limits(memory=plan.allowance.memory, output=2 * plan.allowance.size)
+        how = How(limits, grace=0.0, environment=ENVIRONMENT, stdin=theirs.fileno())
+        try:
+            with theirs:
+                self._child = Child([*caged, PYTHON, "-ISc", bundle.UNPACK], how, self._output)
+            archive = bundle.archive()
+            try:
+                self._send(plan.as_text().encode(), archive)
+            finally:
+                os.close(archive)
+        except BaseException:
+            self.link.close()
+            self._output.close()
+            raise
+
+    def ready(self) -> None:
+        """Wait until it has started; raises ToolError with its last words."""
+        try:
+            self.link.settimeout(max(0.01, self.deadline - time.monotonic()))
+            if not self.link.recv(ANSWER):
+                raise ToolError(f"no worker for images: {self.last_words()}")
+        except (TimeoutError, ConnectionError):
+            raise ToolError("no worker for images: none was ready in time") from None
+
+    def order(self, fd: int) -> None:
+        """Hand over an open image."""
+        self._result = os.memfd_create("imagewarden-result", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.deadline = time.monotonic() + self._plan.allowance.seconds
+        self._send(b"image", fd, self._result)
+
+    def answer(self) -> Outcome:
+        """Return what came of it; raises Lost when the worker died over it."""
+        try:
+            told = self.link.recv(ANSWER)
+        except ConnectionError:
+            told = b""
+        if not told:
+            raise Lost(self.ending())
+        result, self._result = self._result, -1
+        try:
+            outcome = self._outcome(json.loads(told), result)
+        except (ValueError, KeyError, TypeError, OSError):
+            outcome = Damaged("reading it gave no sensible answer")
+        if not isinstance(outcome, Smaller):
+            os.close(result)
+        return outcome
+
+    def _outcome(self, told: dict[str, object], result: int) -> Outcome:
+        if "kept" in told:
+            return Kept(str(told["kept"]))
+        if "damaged" in told:
+            return Damaged(str(told["damaged"]))
+        # From here on not even a worker that was taken over can change it.
+        fcntl.fcntl(result, fcntl.F_ADD_SEALS, SEALS)
+        size = os.fstat(result).st_size
+        if not size or size != told["size"]:
+            raise ValueError(told)
+        os.lseek(result, 0, os.SEEK_SET)
+        return Smaller(result, size)
+
+    def ending(self) -> str:
+        """Say how it ended."""
+        try:
+            status = self._child.wait(5.0)
+        except TimeoutExpired:
+            status = -1
+        return _ENDINGS.get(status, "reading it ended the program that reads")
+
+    def last_words(self) -> str:
+        """Return the last line it wrote."""
+        with suppress(TimeoutExpired):
+            self._child.wait(5.0)
+        self._output.seek(0)
+        lines = self._output.read().decode("utf-8", "replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+
+    def end(self) -> None:
+        """Be rid of it, whatever it does."""
+        self.link.close()
+        self._child.end()
+        self._output.close()
+        if self._result >= 0:
+            os.close(self._result)
+            self._result = -1
+
+    def _send(self, message: bytes, *fds: int) -> None:
+        with suppress(ConnectionError):  # a dead worker is noticed when its answer is due
+            socket.send_fds(self.link, [message], fds)

@@ -1,0 +1,67 @@
+"""Which tools work on images here, and how: what an optimised image is booked under."""
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Self
+
+from maintenance.errors import ToolError
+from maintenance.images.plan import Plan
+from maintenance.programs import find, run
+from maintenance.settings import Optimize
+
+FORMAT = 1  # raised when our own part changes what comes out
+PACKAGES = {"oxipng": "oxipng-pybind", "mozjpeg": "mozjpeg-lossless-optimization"}
+PROGRAMS = {"optipng": ("optipng", "--version"), "jpegtran": ("jpegtran", "-version")}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+# At import: after dropping privileges the packages may be out of reach.
+_VERSIONS = {name: _version(package) for name, package in PACKAGES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The tools chosen; a changed ``fingerprint`` makes every image due again."""
+
+    plan: Plan
+    fingerprint: str
+
+    @classmethod
+    def of(cls, settings: Optimize) -> Self:
+        """Choose by what is installed; raises ToolError when a tool asked for is not."""
+        png = _chosen(settings.png, ("oxipng", "optipng"))
+        jpeg = _chosen(settings.jpeg, ("mozjpeg", "jpegtran"))
+        plan = Plan(png, jpeg, frozenset(settings.keep_metadata), float(settings.min_gain))
+        facts = [FORMAT, plan.as_text(), _identity(png), _identity(jpeg)]
+        return cls(plan, hashlib.sha256(repr(facts).encode()).hexdigest()[:32])
+
+
+def _chosen(wish: str, candidates: tuple[str, ...]) -> str:
+    if wish in {"off", "strip"}:
+        return wish
+    if wish == "auto":
+        return next((tool for tool in candidates if _installed(tool)), "strip")
+    if not _installed(wish):
+        raise ToolError(f"{PACKAGES.get(wish, wish)} is not installed")
+    return wish
+
+
+def _installed(tool: str) -> bool:
+    return bool(_VERSIONS[tool]) if tool in PACKAGES else find(tool) is not None
+
+
+def _identity(tool: str) -> str:
+    if tool in PACKAGES:
+        return f"{tool} {_VERSIONS[tool]}"
+    if tool not in PROGRAMS:
+        return tool
+    ran = run(PROGRAMS[tool])
+    with ran.output:
+        return ran.tail().decode("ascii", "replace")

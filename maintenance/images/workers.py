@@ -1,0 +1,142 @@
+"""Worker processes that make images smaller, several at a time."""
+
+import os
+import selectors
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, Self, TypeVar
+
+from maintenance.errors import ToolError
+from maintenance.images.cage import cage
+from maintenance.images.outcomes import Damaged, Outcome
+from maintenance.images.process import TOO_LONG, Lost, Process
+from maintenance.images.recipe import Recipe
+from maintenance.settings import Optimize
+
+T = TypeVar("T")
+TRIES = 3  # failed starts in a row after which there is no point
+DEATHS = 20  # in a row, without an answer between them: it is not the images
+
+
+@dataclass(frozen=True, slots=True)
+class Source(Generic[T]):
+    """An image to work on: what the caller calls it, and its file, open for reading."""
+
+    what: T
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Generic[T]):
+    """What came of a source; the caller closes ``fd``, and the descriptor in the outcome."""
+
+    what: T
+    fd: int
+    outcome: Outcome
+
+
+class Workers:
+    """``count`` processes (0: one for each core), caged where that is possible."""
+
+    def __init__(self, recipe: Recipe, settings: Optimize, count: int = 0) -> None:
+        """Find out about the cage; raises ConfigError when it is required and cannot be."""
+        self._plan = recipe.plan
+        self._cage = cage(settings.sandbox)
+        self._count = count or os.cpu_count() or 1
+        self._idle: list[Process] = []
+        self._deaths = 0
+
+    @property
+    def sandbox(self) -> str:
+        """Return "bubblewrap" or "off"."""
+        return "bubblewrap" if self._cage else "off"
+
+    def __enter__(self) -> Self:
+        """Start nothing yet: the first image does."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End all of them."""
+        while self._idle:
+            self._idle.pop().end()
+
+    def over(self, sources: Iterator[Source[T]]) -> Iterator[Result[T]]:
+        """Give the results in the order in which they come; sources are taken when one is free.
+
+        A worker that dies costs one Damaged. Raises ToolError when workers cannot be
+        started. Descriptors of images that were taken and not given back, because the
+        caller stopped early, are closed here.
+        """
+        busy: dict[Process, Source[T]] = {}
+        sources = iter(sources)
+        more = True
+        try:
+            while True:
+                while more and len(busy) < self._count:
+                    source = next(sources, None)
+                    if source is None:
+                        more = False
+                        break
+                    busy[self._hand_over(source)] = source
+                if not busy:
+                    return
+                process = self._first(busy)
+                outcome = self._outcome(process)
+                source = busy.pop(process)
+                yield Result(source.what, source.fd, outcome)
+        finally:
+            for process, source in busy.items():
+                process.end()
+                os.close(source.fd)
+
+    def _hand_over(self, source: Source[T]) -> Process:
+        process = self._idle.pop() if self._idle else self._started()
+        process.order(source.fd)
+        return process
+
+    def _started(self) -> Process:
+        for left in reversed(range(TRIES)):
+            process = Process(self._plan, self._cage)
+            try:
+                process.ready()
+            except ToolError:
+                process.end()
+                if not left:
+                    raise
+            except BaseException:
+                process.end()
+                raise
+            else:
+                return process
+        raise AssertionError("unreachable")
+
+    def _first(self, busy: dict[Process, Source[T]]) -> Process:
+        """Wait for an answer, an end, or the first that is out of time."""
+        with selectors.DefaultSelector() as selector:
+            for process in busy:
+                selector.register(process.link, selectors.EVENT_READ, process)
+            wait = min(process.deadline for process in busy) - time.monotonic()
+            ready = selector.select(max(0.0, wait))
+        if ready:
+            return ready[0][0].data  # type: ignore[no-any-return]
+        late = min(busy, key=lambda process: process.deadline)
+        late.late = True
+        return late
+
+    def _outcome(self, process: Process) -> Outcome:
+        if process.late:
+            process.end()
+            return Damaged(TOO_LONG)
+        try:
+            outcome = process.answer()
+        except Lost as lost:
+            process.end()
+            self._deaths += 1
+            if self._deaths >= DEATHS:
+                raise ToolError(f"{DEATHS} images in a row ended the worker that read them; "
+                                f"the last: {lost}") from None
+            return Damaged(str(lost))
+        self._deaths = 0
+        self._idle.append(process)
+        return outcome
