@@ -98,7 +98,6 @@ class StoreWork:
             if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True):
                 self.tally.passed_over(candidate, "its directory is not writable")
                 return
-            self._require_room(directory, info.st_size)
             handed_on = True
             yield Source(Taken(candidate, info), fd)
         except CannotKeep as error:
@@ -106,11 +105,6 @@ class StoreWork:
         finally:
             if not handed_on:
                 os.close(fd)
-
-    def _require_room(self, directory: int, size: int) -> None:
-        scratch = tempfile.gettempdir()
-        require_room(scratch, size, show(scratch))
-        require_room(directory, size, f'store "{self.tally.subject.store.name}"')
 
     def _finish(self, result: Result[Taken]) -> None:
         candidate, outcome = result.what.candidate, result.outcome
@@ -124,11 +118,13 @@ class StoreWork:
             self.tally.undone(candidate, outcome.reason, digest(result.fd))
 
     def _replace(self, taken: Taken, fd: int, result: int) -> None:
-        candidate = taken.candidate
+        candidate, before, scratch = taken.candidate, taken.info, tempfile.gettempdir()
         try:
             directory = self.tally.subject.tree.parent_of(candidate.path)
+            require_room(directory, before.st_size, f'store "{self.tally.subject.store.name}"')
+            require_room(scratch, before.st_size, show(scratch))
             name = candidate.path.rpartition(b"/")[2]
-            original = Original(self.tally.subject.store.name, directory, name, fd, taken.info)
+            original = Original(self.tally.subject.store.name, directory, name, fd, before)
             with drafted(original, result) as draft:
                 self._publish(taken, draft)
         except FileChanged:

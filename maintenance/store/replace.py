@@ -7,7 +7,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from maintenance.errors import FileChanged, NoRoom, StoreError, ToolError
@@ -75,25 +75,29 @@ def drafted(original: Original, content: int) -> Iterator[Draft]:
     """
     name = DRAFT + b"shrunk-" + secrets.token_hex(8).encode("ascii")
     try:
-        with _explained(original.store):
-            fd = os.open(name, _CREATE, 0o600, dir_fd=original.directory)
-        try:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(fd, fcntl.LOCK_EX)  # who clears up leaves alone what lives
+        with ExitStack() as stack:
             with _explained(original.store):
+                fd = _opened(stack, original.directory, name, _CREATE)
+                # Not by /proc/self/fd, which is closed to who has dropped privileges.
+                reading = _opened(stack, original.directory, name, READ)
                 _copy(content, fd, original.info.st_size)
                 dress(fd, original.fd, original.info)
                 os.fsync(fd)
-                reading = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                yield Draft(original, name, reading)
-            finally:
-                os.close(reading)
-        finally:
-            os.close(fd)
+            if os.fstat(fd).st_ino != os.fstat(reading).st_ino:
+                raise FileChanged("its draft was exchanged")
+            yield Draft(original, name, reading)
     finally:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=original.directory)
+
+
+def _opened(stack: ExitStack, directory: int, name: bytes, flags: int) -> int:
+    fd = os.open(name, flags, 0o600, dir_fd=directory)
+    stack.callback(os.close, fd)
+    if flags & os.O_CREAT:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(fd, fcntl.LOCK_EX)  # who clears up leaves alone what lives
+    return fd
 
 
 def remove_draft(directory: int, name: bytes) -> None:
