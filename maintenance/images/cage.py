@@ -57,8 +57,6 @@ def _files() -> list[str]:
 
 def _works(words: Sequence[str]) -> bool:
     try:
-        ran = run([*words, PYTHON, "-ISc", ""], How(Limits(seconds=20)))
+        return run([*words, PYTHON, "-ISc", ""], How(Limits(seconds=20))).status == 0
     except ToolError:
         return False
-    ran.output.close()
-    return ran.status == 0

@@ -62,6 +62,4 @@ def _identity(tool: str) -> str:
         return f"{tool} {_VERSIONS[tool]}"
     if tool not in PROGRAMS:
         return tool
-    ran = run(PROGRAMS[tool])
-    with ran.output:
-        return ran.tail().decode("ascii", "replace")
+    return run(PROGRAMS[tool]).tail.decode("ascii", "replace")

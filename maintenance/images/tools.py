@@ -78,5 +78,4 @@ def _run(bare: bytes, words: Sequence[str]) -> bytes:
             ran = run([*words, str(result), str(source)], How(Limits(seconds=SECONDS)))
         except ToolError:
             return b""
-        ran.output.close()
         return result.read_bytes() if ran.status == 0 and result.exists() else b""

@@ -3,7 +3,7 @@
 import os
 import selectors
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
@@ -61,7 +61,7 @@ class Workers:
         while self._idle:
             self._idle.pop().end()
 
-    def over(self, sources: Iterator[Source[T]]) -> Iterator[Result[T]]:
+    def over(self, sources: Iterator[Source[T]]) -> Generator[Result[T]]:
         """Give the results in the order in which they come; sources are taken when one is free.
 
         A worker that dies costs one Damaged. Raises ToolError when workers cannot be

@@ -77,7 +77,7 @@ class NamedPaths:
 
     def files(self, paths: Sequence[str]) -> Iterator[Named | Unreachable]:
         """Yield every file at and below ``paths``; ``-``: separated by NUL on stdin."""
-        for path in _spelled_out(paths):
+        for path in spelled_out(paths):
             real = os.path.realpath(os.fsencode(path))
             try:
                 info = os.lstat(real)  # noqa: PTH116 - bytes
@@ -151,7 +151,8 @@ def _place(store: Store) -> Iterator[_Place]:
         return  # nothing lies in a store that is not there
 
 
-def _spelled_out(paths: Sequence[str]) -> Iterator[str]:
+def spelled_out(paths: Sequence[str]) -> Iterator[str]:
+    """Yield the paths, and for ``-`` those that come on stdin."""
     for path in paths:
         if path == "-":
             names = sys.stdin.buffer.read().split(b"\0")

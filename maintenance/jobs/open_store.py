@@ -1,21 +1,20 @@
-"""The first phase of a rescan: a store is walked, and held against the ledger."""
+"""A store that is being rescanned: what was met in it, and what it comes to."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from maintenance.errors import StoreError
 from maintenance.jobs.rescan_report import Infected, RescanReport, StoreResult, Undone
 from maintenance.jobs.taking import Taking
+from maintenance.jobs.walking import walked
 from maintenance.ledger.images import Images
 from maintenance.ledger.rows import ImageRow, Need
 from maintenance.settings import Store
 from maintenance.shell.job import Context
 from maintenance.store.identity import Stamp, path_of
-from maintenance.store.merge import Census, count_changes, take_census
+from maintenance.store.merge import Census
 from maintenance.store.quarantine import Quarantine
-from maintenance.store.tree import Tree, excluding
-from maintenance.store.walk import walk
+from maintenance.store.tree import Tree
 from maintenance.text import show
 from maintenance.verdict import Verdict
 
@@ -76,36 +75,15 @@ def open_store(context: Context, store: Store, quarantine: Quarantine | None,
                report: RescanReport, stack: ExitStack) -> Iterator[OpenStore]:
     """Yield the store as it was just walked; what stands against that is a trouble."""
     with context.going_on(f'store "{store.name}": '):
-        tree, census, images = stack.enter_context(_walked(context, store))
-        result = StoreResult(store.name, census.images)
+        found = stack.enter_context(walked(context, store, believe=context.options.accept_missing))
+        census, result = found.census, StoreResult(store.name, found.census.images)
         report.stores.append(result)
         for key, reason in census.unread:
             report.left_undone(Undone(store.name, show(path_of(key)), reason))
         if not context.options.dry_run:
             context.ledger.replace_undone("rescan", store.name, census.unread)
-        taking = Taking.into(quarantine, context, store, images, report)
-        taking.check(tree)
+        taking = Taking.into(quarantine, context, store, found.images, report)
+        taking.check(found.tree)
         if quarantine is not None:
             taking.settle(quarantine)
-        yield OpenStore(store, tree, images, census, result, taking)
-
-
-@contextmanager
-def _walked(context: Context, store: Store) -> Iterator[tuple[Tree, Census, Images]]:
-    """Hold the tree against the ledger."""
-    images = context.ledger.images(store.name)
-    with Tree(store.path) as tree:
-        if store.marker and not tree.holds(store.marker):
-            raise StoreError(f"its marker {show(store.marker)} is missing; is it mounted?")
-        met = context.progress.over(walk(tree.fd, excluding(store.exclude)), f"{store.name}: walk")
-        dry = context.options.dry_run
-        believe = context.options.accept_missing
-        census = (count_changes(met, images) if dry
-                  else take_census(met, images, believe=believe))
-        if census.gone and not believe:
-            images.missing.forget()
-            raise StoreError(f"shows {census.images} images where the ledger knows {census.known};"
-                             " is it mounted? If they are really gone: --accept-missing")
-        if not dry:
-            images.missing.settle()
-        yield tree, census, images
+        yield OpenStore(store, found.tree, found.images, census, result, taking)

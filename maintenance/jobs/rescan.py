@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
-from maintenance.errors import EngineError, UsageError
+from maintenance.errors import EngineError
 from maintenance.jobs import path_scan
 from maintenance.jobs.engines import Engine, proven_engine
 from maintenance.jobs.generation import Definitions, on_disk, shown
@@ -15,8 +15,8 @@ from maintenance.jobs.open_store import OpenStore, open_store
 from maintenance.jobs.quarantines import make_ready
 from maintenance.jobs.rescan_report import RescanReport
 from maintenance.jobs.store_scan import StoreScan
+from maintenance.jobs.walking import chosen_stores
 from maintenance.ledger.rows import Need
-from maintenance.settings import Store
 from maintenance.shell.job import Context, Job
 from maintenance.shell.options import duration
 from maintenance.text import show
@@ -33,7 +33,7 @@ def rescan(context: Context) -> RescanReport:
     if context.options.paths:
         path_scan.scan_paths(context, report)
         return report
-    stores = _chosen(context)
+    stores = chosen_stores(context)
     deadline = Deadline.after(_time_limit(context))
     with ExitStack() as stack:
         occupancy = Occupancy(context, stack)
@@ -114,15 +114,6 @@ def _ask(context: Context, opened: Sequence[OpenStore], engine: Engine, need: Ne
             context.log.warning("%s", show(lost))  # words of the engine
             return lost
     return None
-
-
-def _chosen(context: Context) -> Sequence[Store]:
-    name = context.options.store
-    chosen = [store for store in context.config.store if name in {None, store.name}]
-    if not chosen:
-        known = ", ".join(store.name for store in context.config.store)
-        raise UsageError(f"--store {show(name)}: no such store; there are: {known}")
-    return chosen
 
 
 def _time_limit(context: Context) -> float:

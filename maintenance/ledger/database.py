@@ -5,12 +5,14 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from maintenance.errors import LedgerError
-from maintenance.ledger.damage import believed, explained, set_aside
+from maintenance.ledger.damage import believed, explained, found, set_aside
+from maintenance.ledger.migrations import migrate
 from maintenance.ledger.schema import VERSION, metadata
 from maintenance.text import show
 
@@ -19,19 +21,39 @@ NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "9p", "glusterfs", "l
            "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "afs", "ocfs2", "gfs2", "beegfs"}
 
 
-def connect(state: Path) -> tuple[sa.Engine, str | None]:
-    """Open or make the ledger under ``state``.
+@dataclass(slots=True)
+class Opened:
+    """A ledger in use; ``rebuilt`` says so when a damaged one was moved aside."""
 
-    Returns the engine and, when a damaged ledger was moved aside and a new one
-    begun, one line that says so. Raises LedgerError for a newer schema (left
-    untouched), a network file system and a file that cannot be opened.
+    engine: sa.Engine
+    rebuilt: str | None
+    _in_use: int
+
+    def close(self) -> None:
+        """Close every connection, and let a newer version migrate."""
+        self.engine.dispose()
+        if self._in_use >= 0:
+            os.close(self._in_use)
+            self._in_use = -1
+
+
+def connect(state: Path) -> Opened:
+    """Open or make the ledger under ``state``, or bring it to today's schema.
+
+    Raises LedgerError for a newer schema (left untouched), an older one that is
+    in use, a network file system and a file that cannot be opened.
     """
     _refuse_network(state)
     path = state / NAME
     with _alone(state):
-        rebuilt = set_aside(path)
-        _make_or_migrate(path)
-    return _engine(path), rebuilt
+        in_use = _lock(state / "ledger.users", fcntl.LOCK_SH)
+        try:
+            rebuilt = set_aside(path)
+            _make_or_migrate(path, in_use)
+        except BaseException:
+            os.close(in_use)
+            raise
+    return Opened(_engine(path), rebuilt, in_use)
 
 
 @contextmanager
@@ -75,28 +97,62 @@ def _explain(context: sa.engine.ExceptionContext, path: Path) -> BaseException |
 
 @contextmanager
 def _alone(state: Path) -> Iterator[None]:
+    fd = _lock(state / "ledger.lock", fcntl.LOCK_EX)
     try:
-        fd = os.open(state / "ledger.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise LedgerError(f"{show(state)}: {error.strerror}") from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
 
 
-def _make_or_migrate(path: Path) -> None:
+def _lock(file: Path, kind: int) -> int:
+    try:
+        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LedgerError(f"{show(file.parent)}: {error.strerror}") from None
+    try:
+        fcntl.flock(fd, kind)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _make_or_migrate(path: Path, in_use: int) -> None:
     engine = _engine(path)
     try:
         with engine.connect() as connection:
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            if version < VERSION:  # version 0 is a new, empty file: nothing older exists yet
+            if version == VERSION:
+                return
+            if version == 0:  # a new, empty file
                 metadata.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
-                connection.commit()
+            else:
+                _migrate(connection, version, path, in_use)
+            connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
+            connection.commit()
     finally:
         engine.dispose()
+
+
+def _migrate(connection: sa.Connection, version: int, path: Path, in_use: int) -> None:
+    """Take an older ledger to today's schema, if no other job has it open.
+
+    Version 1 took no lock while it had the ledger open; the step from there only
+    adds, and disturbs no statement of such a job.
+    """
+    try:
+        fcntl.flock(in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LedgerError(f"{show(path)}: of an older imagewarden (schema {version}) and in use:"
+                          " it is brought up to date when no other job runs") from None
+    try:
+        migrate(connection, version)
+    except LedgerError as error:
+        if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+            raise found(path, str(error.__cause__)) from None  # not the tables of that version
+        raise
+    finally:
+        fcntl.flock(in_use, fcntl.LOCK_SH)
 
 
 def _refuse_network(state: Path) -> None:

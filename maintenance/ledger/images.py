@@ -87,6 +87,10 @@ class Images:
         """Return one row."""
         return next(iter(self._rows(self._mine, images.c.key == key, order=(), limit=1)), None)
 
+    def among(self, keys: Sequence[bytes]) -> Sequence[ImageRow]:
+        """Return the rows that there are of ``keys``."""
+        return self._rows(self._mine, images.c.key.in_(keys), order=(), limit=len(keys))
+
     def coverage(self, generation: int | None) -> Coverage:
         """Count the images of the store by what is known of them, in one pass."""
         here = images.c.missing_since.is_(None)

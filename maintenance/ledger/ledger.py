@@ -9,9 +9,10 @@ from typing import Self
 
 import sqlalchemy as sa
 
-from maintenance.ledger.database import connect, reading
+from maintenance.ledger.database import Opened, connect, reading
 from maintenance.ledger.generations import Generations
 from maintenance.ledger.images import Images
+from maintenance.ledger.optimized import Optimized
 from maintenance.ledger.schema import outbox, runs, undone
 
 
@@ -41,15 +42,16 @@ class RunRow:
 class Ledger:
     """One open ledger; ``rebuilt`` says so when a damaged one was moved aside."""
 
-    def __init__(self, engine: sa.Engine, rebuilt: str | None = None) -> None:
-        self._engine = engine
-        self.rebuilt = rebuilt
-        self.generations = Generations(engine)
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self._engine = opened.engine
+        self.rebuilt = opened.rebuilt
+        self.generations = Generations(opened.engine)
 
     @classmethod
     def open(cls, state: Path) -> Self:
         """Open, or begin, the ledger under ``state``; see ``database.connect``."""
-        return cls(*connect(state))
+        return cls(connect(state))
 
     def __enter__(self) -> Self:
         """Return the ledger itself."""
@@ -61,11 +63,15 @@ class Ledger:
 
     def close(self) -> None:
         """Close every connection."""
-        self._engine.dispose()
+        self._opened.close()
 
     def images(self, store: str) -> Images:
         """Return the images of ``store``."""
         return Images(self._engine, store)
+
+    def optimized(self, store: str, recipe: str) -> Optimized:
+        """Return what is to be known of the images of ``store`` by the optimiser."""
+        return Optimized(self._engine, store, recipe)
 
     def record_run(self, run: Run, *, send: bool) -> None:
         """Record a finished run and, when ``send``, queue its result for Zabbix.

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-VERSION = 1
+VERSION = 2
 metadata = sa.MetaData()
 
 generations = sa.Table(
@@ -33,16 +33,19 @@ images = sa.Table(
     sa.Column("checked", sa.Float),  # null: never, in this form
     sa.Column("full_checked", sa.Float),  # last scan against all definitions
     sa.Column("missing_since", sa.Float),
-    sa.Column("recipe", sa.Text),  # the optimiser's columns
+    sa.Column("recipe", sa.Text),  # the optimiser's columns: see Optimized
     sa.Column("optimized_size", sa.Integer),
     sa.Column("optimized_mtime_ns", sa.Integer),
     sa.Column("sha256", sa.LargeBinary),
     sa.Column("bytes_saved", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("optimized_ctime_ns", sa.Integer),  # since version 2
+    sa.Column("kept_reason", sa.Text),  # since version 2
     sqlite_with_rowid=False,
 )
 sa.Index("images_checked", images.c.store, images.c.checked)  # never checked come first
 sa.Index("images_infected", images.c.store, images.c.key,
          sqlite_where=images.c.verdict == "infected")
+sa.Index("images_size", images.c.store, images.c.size)  # the largest are made smaller first
 
 missing = sa.Table(  # what one walk did not meet; emptied when the walk has ended
     "missing", metadata,

@@ -37,12 +37,14 @@ class Unread:
 Met = Image | Passed | Unread
 
 
-def walk(root: int, excluded: Excluded = lambda path: False) -> Iterator[Met]:
+def walk(root: int, excluded: Excluded = lambda path: False,
+         draft: Callable[[int, bytes], None] = lambda directory, name: None) -> Iterator[Met]:
     """Yield what lies below the directory ``root`` (a descriptor), sorted by key.
 
     Every level is opened without following links, so a directory swapped for a
     link in the middle of the walk leads nowhere. Other file systems mounted
     below are not entered. Memory: the names of the directories being visited.
+    ``draft`` is called with what has the name of an unfinished file of ours.
     """
     device = os.fstat(root).st_dev
     levels: list[_Level] = []
@@ -52,7 +54,9 @@ def walk(root: int, excluded: Excluded = lambda path: False) -> Iterator[Met]:
             name = next(levels[-1].names, None)
             if name is None:
                 os.close(levels.pop().fd)
-            elif not name.startswith(DRAFT):
+            elif name.startswith(DRAFT):
+                draft(levels[-1].fd, name)
+            else:
                 yield from _entry(levels, name, device, excluded)
     finally:
         for level in levels:

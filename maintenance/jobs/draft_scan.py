@@ -1,0 +1,112 @@
+"""Drafts before an engine: nothing is published that was not found clean."""
+
+import os
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from maintenance.clamav import databases
+from maintenance.errors import EngineError, ToolError
+from maintenance.jobs.engines import Engine, proven_engine
+from maintenance.jobs.generation import Definitions, directory_of, on_disk
+from maintenance.shell.job import Context
+from maintenance.text import show
+from maintenance.verdict import Answer, Verdict, unknown
+
+ENGINES = 5  # that are started in one run
+ATTEMPTS = 2  # engines that one draft may cost
+
+
+class NotClean(Exception):
+    """A draft must not be published: the text says why."""
+
+
+class DraftScan:
+    """Scans one draft after the other, with an engine that the first one starts.
+
+    ``began`` tells whether there was ever an engine: an EngineError before that is
+    the host's trouble, and after it the loss of what we had.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.began = False
+        self._context = context
+        self._stack = ExitStack()
+        self._current: tuple[Engine, Definitions, int] | None = None
+        self._started = 0
+
+    def __enter__(self) -> Self:
+        """Return the scan itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        """End the engine."""
+        self._end()
+
+    def clean_at(self, fd: int) -> int | None:
+        """Return the generation at which the file behind ``fd`` is clean.
+
+        None: this site has never had definitions. Raises NotClean, and EngineError
+        when no engine can be had.
+        """
+        for _ in range(ATTEMPTS):
+            ready = self._ready()
+            if ready is None:
+                return None
+            engine, _definitions, generation = ready
+            answer = self._answer(engine, fd)
+            if answer is None:
+                self._context.log.warning("the engine was lost while it scanned a draft")
+                self._end()
+            elif answer.verdict is Verdict.CLEAN:
+                return generation
+            elif answer.verdict is Verdict.INFECTED:
+                raise NotClean(f"its smaller form is infected ({show(answer.signature or '')})")
+            else:
+                raise NotClean(f"its smaller form was not scanned: {show(answer.reason or '')}")
+        raise NotClean("its smaller form cost more than one engine its life")
+
+    def _answer(self, engine: Engine, fd: int) -> Answer | None:
+        """Ask; None when the engine did not live, or stay what it was, to stand by its word."""
+        settings = self._context.config.clamav
+        size = os.fstat(fd).st_size
+        if size > settings.max_file_size or (engine.largest is not None
+                                             and size >= engine.largest):
+            return unknown("larger than what is scanned")
+        answer = engine.clamd.scan_descriptor(fd, settings.timeout)
+        if answer.verdict is Verdict.UNKNOWN:
+            return answer if engine.clamd.answers() else None
+        try:
+            return answer if engine.still_proven() else None
+        except EngineError:
+            return None
+
+    def _ready(self) -> tuple[Engine, Definitions, int] | None:
+        """Return an engine with the definitions on disk; None when there never were any."""
+        if self._current is not None and not self._current[1].stand_still():
+            self._end()  # an older engine would make the image less checked than it may be
+        if self._current is None and not self._never_had_any():
+            self._current = self._start()
+        return self._current
+
+    def _never_had_any(self) -> bool:
+        return (self._context.ledger.generations.current() is None
+                and not databases.stamps(directory_of(self._context.config)))
+
+    def _start(self) -> tuple[Engine, Definitions, int]:
+        self._started += 1
+        if self._started > ENGINES:
+            raise EngineError(f"{ENGINES} engines were lost")
+        try:
+            definitions = on_disk(self._context.config)
+        except ToolError as error:  # no draft is to blame for it
+            raise EngineError(str(error)) from None
+        generation = definitions.met(self._context.ledger).number
+        engine = self._stack.enter_context(proven_engine(self._context.config, definitions))
+        self.began = True
+        return engine, definitions, generation
+
+    def _end(self) -> None:
+        self._current = None
+        self._stack.close()

@@ -1,0 +1,159 @@
+"""One store's due images go to the workers; what comes back is scanned and published."""
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from maintenance.errors import FileChanged, ToolError
+from maintenance.images.outcomes import Damaged, Kept, Smaller
+from maintenance.images.workers import Result, Source, Workers
+from maintenance.jobs.draft_scan import DraftScan, NotClean
+from maintenance.jobs.optimize_tally import Tally
+from maintenance.jobs.working_hours import WorkingHours
+from maintenance.ledger.optimized import Candidate, Settled
+from maintenance.store.identity import stamp
+from maintenance.store.likeness import CannotKeep, refuse
+from maintenance.store.replace import Draft, Original, drafted, require_room
+from maintenance.store.tree import NotAnImage, Vanished
+from maintenance.text import show
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An image that a worker is looking at."""
+
+    candidate: Candidate
+    info: os.stat_result
+
+
+@dataclass(slots=True)
+class StoreWork:
+    """The way of one store's images, each from being due to being settled."""
+
+    tally: Tally
+    workers: Workers
+    scan: DraftScan
+    hours: WorkingHours
+
+    def run(self, candidates: Iterable[Candidate]) -> Generator[None]:
+        """Yield after every image that a worker has looked at.
+
+        Whatever ends this, a signal included, what was found out is recorded.
+        """
+        try:
+            with closing(self.workers.over(self._sources(candidates))) as results:
+                for result in results:
+                    try:
+                        self._finish(result)
+                    finally:
+                        os.close(result.fd)
+                        if isinstance(result.outcome, Smaller):
+                            os.close(result.outcome.result)
+                    yield
+        finally:
+            self.tally.commit()
+
+    def _sources(self, candidates: Iterable[Candidate]) -> Iterator[Source[Taken]]:
+        for candidate in candidates:
+            if not self.hours.wait():
+                return
+            try:
+                fd = self.tally.subject.tree.open(candidate.path)
+            except Vanished:
+                self.tally.vanished(candidate)
+            except NotAnImage as error:
+                self._unopened(candidate, str(error))
+            else:
+                yield from self._source(candidate, fd)
+
+    def _unopened(self, candidate: Candidate, why: str) -> None:
+        """Count an image that we may not even read."""
+        try:
+            refuse(os.stat(candidate.path.rpartition(b"/")[2], follow_symlinks=False,
+                           dir_fd=self.tally.subject.tree.parent_of(candidate.path)))
+        except CannotKeep as error:
+            self.tally.passed_over(candidate, str(error))
+        except (NotAnImage, OSError):
+            self.tally.undone(candidate, why)
+        else:
+            self.tally.undone(candidate, why)
+
+    def _source(self, candidate: Candidate, fd: int) -> Iterator[Source[Taken]]:
+        """Hand an image on, unless it can be told by itself what is to become of it."""
+        handed_on = False
+        try:
+            info = os.fstat(fd)
+            young = 0 <= time.time() - info.st_ctime < self.tally.subject.store.min_age
+            if stamp(info) != candidate.stamp or young:
+                return  # it is being worked on: the next run will see
+            refuse(info)
+            if candidate.expected is not None and candidate.expected == digest(fd):
+                self.tally.recognised(candidate)
+                return
+            directory = self.tally.subject.tree.parent_of(candidate.path)
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True):
+                self.tally.passed_over(candidate, "its directory is not writable")
+                return
+            handed_on = True
+            yield Source(Taken(candidate, info), fd)
+        except CannotKeep as error:
+            self.tally.kept(candidate, str(error), None)
+        finally:
+            if not handed_on:
+                os.close(fd)
+
+    def _finish(self, result: Result[Taken]) -> None:
+        candidate, outcome = result.what.candidate, result.outcome
+        if stamp(os.fstat(result.fd)) != candidate.stamp:
+            return  # it changed meanwhile, and whatever was found out is of no use
+        if isinstance(outcome, Smaller):
+            self._replace(result.what, result.fd, outcome.result)
+        elif isinstance(outcome, Kept):
+            self.tally.kept(candidate, outcome.reason, digest(result.fd))
+        elif isinstance(outcome, Damaged):
+            self.tally.undone(candidate, outcome.reason, digest(result.fd))
+
+    def _replace(self, taken: Taken, fd: int, result: int) -> None:
+        candidate, before, scratch = taken.candidate, taken.info, tempfile.gettempdir()
+        try:
+            directory = self.tally.subject.tree.parent_of(candidate.path)
+            require_room(directory, before.st_size, f'store "{self.tally.subject.store.name}"')
+            require_room(scratch, before.st_size, show(scratch))
+            name = candidate.path.rpartition(b"/")[2]
+            original = Original(self.tally.subject.store.name, directory, name, fd, before)
+            with drafted(original, result) as draft:
+                self._publish(taken, draft)
+        except FileChanged:
+            return  # the next run will see
+        except CannotKeep as error:
+            self.tally.kept(candidate, str(error), None)
+        except (NotClean, ToolError) as error:
+            self.tally.undone(candidate, str(error), digest(fd))
+        except (NotAnImage, OSError) as error:
+            self.tally.undone(candidate, show(str(error)))
+
+    def _publish(self, taken: Taken, draft: Draft) -> None:
+        """Replace an image by its draft, if that is clean; the ledger knows before and after."""
+        candidate, before = taken.candidate, taken.info.st_size
+        generation = self.scan.clean_at(draft.fd)
+        after = os.fstat(draft.fd).st_size
+        settled = Settled(candidate.key, candidate.stamp, digest(draft.fd), None,
+                          candidate.saved + before - after)
+        draft.original.check()
+        self.tally.subject.optimized.intend(settled, after)
+        now = draft.publish()
+        self.tally.subject.optimized.replaced(settled, now, generation)
+        self.tally.shrunk(before, after)
+
+
+def digest(fd: int) -> bytes:
+    """Return the SHA-256 of the whole file behind ``fd``, whose position stays."""
+    found, at = hashlib.sha256(), 0
+    while piece := os.pread(fd, 2**20, at):
+        found.update(piece)
+        at += len(piece)
+    return found.digest()

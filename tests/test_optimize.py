@@ -1,0 +1,614 @@
+"""optimize-images from end to end: real tools, real workers, an engine of its own."""
+
+import fcntl
+import io
+import json
+import os
+import shutil
+import signal
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.processes import ROOT, Namespace, family, hidden, killed_at_every_step, lives, started
+from tests.site import BAD, BIN, body_signature, wait_until
+from tests.test_rescan import HOSTILE
+
+pytestmark = pytest.mark.server
+
+CLAMD = Path("/usr/sbin/clamd")
+DRAFT = b".imagewarden-shrunk-0123456789abcdef"
+
+
+def jpeg(seed=0, waste=5000, side=64, **more):
+    """A JPEG that loses at least ``waste`` bytes; 0: it cannot lose any."""
+    noise = Image.frombytes("L", (side, side), bytes((seed * 7919 + n * n) % 251
+                                                     for n in range(side * side)))
+    stream = io.BytesIO()
+    options = {"progressive": True, "optimize": True} if not waste else {"comment": b"w" * waste}
+    noise.convert("RGB").save(stream, "JPEG", **options, **more)
+    return stream.getvalue()
+
+
+def infected_jpeg():
+    """One that is smaller and infected still after it was optimised."""
+    return jpeg(icc_profile=BAD)
+
+
+@pytest.fixture
+def site(site):
+    site.settings["optimize"] = {"window": ""}
+    site.write_config()
+    return site
+
+
+def optimize(site, *arguments, **how):
+    """Run optimize-images; its status and JSON result, whose sums are right."""
+    ended = site.run("optimize-images", "--json", *arguments, **how)
+    assert ended.out, ended
+    assert "Traceback" not in ended.err
+    result = ended.json
+    for one in result["stores"]:
+        assert one["considered"] == sum(one[way] for way in (
+            "shrunk", "kept", "current", "undone", "left"))
+    assert sum(result["kept_reasons"].values()) == sum(one["kept"] for one in result["stores"])
+    assert result["undone_total"] == sum(one["undone"] for one in result["stores"])
+    assert result["bytes_saved"] == result["bytes_before"] - result["bytes_after"]
+    return ended.status, result
+
+
+def counts(result):
+    store, = result["stores"]
+    return {way: store[way] for way in ("shrunk", "kept", "current", "undone", "left")
+            if store[way]}
+
+
+def pixels(path):
+    with Image.open(os.fsdecode(path)) as picture:
+        return picture.mode, picture.size, picture.tobytes()
+
+
+def same_file(path):
+    info = os.stat(path, follow_symlinks=False)
+    return (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_mode,
+            info.st_uid, info.st_gid)
+
+
+def drafts(site):
+    return [path for path in site.store.rglob(".imagewarden-*")]
+
+
+# --- what becomes of images
+
+
+def test_an_image_becomes_smaller_shows_the_same_and_is_known_to_be_clean(site):
+    path = site.image("sub/a.jpg", jpeg())
+    site.image("bad.jpg", BAD)
+    site.update()
+    site.rescan()
+    os.chmod(path, 0o2640)
+    os.utime(path, ns=(10**18 + 1, 10**18 + 2))
+    before, shown, size = os.stat(path), pixels(path), os.stat(path).st_size
+    status, result = optimize(site)
+    after = os.stat(path)
+    assert (status, counts(result)) == (0, {"shrunk": 1, "kept": 1})
+    assert result["kept_reasons"] == {"infected": 1}
+    assert (result["job"], result["outcome"], result["undone"], result["left"]) == (
+        "optimize", "done", [], 0)
+    assert after.st_ino != before.st_ino
+    assert 0 < after.st_size <= size - 5000
+    assert (result["bytes_before"], result["bytes_after"]) == (size, after.st_size)
+    assert pixels(path) == shown
+    for fact in ("st_mode", "st_uid", "st_gid", "st_mtime_ns"):
+        assert getattr(after, fact) == getattr(before, fact)
+    assert not drafts(site)
+    known = site.coverage()
+    assert (known["clean_current"], known["infected"], known["bytes_saved"]) == (
+        1, 1, size - after.st_size)
+    status, result = site.rescan()
+    assert (status, result["stores"][0]["full"]) == (4, 0), "it was scanned before it was published"
+
+
+def test_the_second_night_touches_nothing_and_starts_no_engine(site):
+    for one in range(3):
+        site.image(f"{one}.jpg", jpeg(one))
+    site.image("small.jpg", jpeg(waste=0))
+    site.image("text.jpg", b"no image at all" * 200)
+    cut = site.image("cut.jpg", jpeg()[:3000])
+    site.update()
+    status, result = optimize(site)
+    assert (status, counts(result)) == (3, {"shrunk": 3, "kept": 2, "undone": 1})
+    assert [one["path"] for one in result["undone"]] == ["cut.jpg"]
+    reason = result["undone"][0]["reason"]
+    everything = [site.store / name for name in sorted(os.listdir(site.store))]
+    before = [same_file(path) for path in everything]
+    with hidden(str(CLAMD)) as nowhere:
+        status, result = optimize(site, wrap=nowhere.wrap)
+    assert (status, counts(result)) == (0, {"kept": 2, "current": 4})
+    assert result["kept_reasons"][reason] == 1, "undone once, then kept for the same reason"
+    assert [same_file(path) for path in everything] == before
+    Path(os.fsdecode(cut)).write_bytes(jpeg(4)[:2900])
+    assert counts(optimize(site)[1]) == {"kept": 1, "current": 4, "undone": 1}
+
+
+def test_what_changed_on_the_outside_only_is_recognised(site):
+    images = [Path(os.fsdecode(site.image(f"{one}.jpg", jpeg(one)))) for one in range(4)]
+    text = Path(os.fsdecode(site.image("text.jpg", b"no image at all" * 200)))
+    assert counts(optimize(site)[1]) == {"shrunk": 4, "kept": 1}
+    images[0].chmod(0o600)
+    os.utime(images[1], ns=(1, 1))
+    for path, copy in ((images[2], shutil.copy2), (images[3], shutil.copyfile),
+                       (text, shutil.copyfile)):
+        copy(path, site.root / "backup")
+        path.unlink()
+        shutil.move(site.root / "backup", path)
+    before = [same_file(path) for path in images]
+    for _ in range(2):
+        status, result = optimize(site)
+        assert (status, counts(result)) == (0, {"kept": 1, "current": 4})
+        assert [same_file(path) for path in images] == before
+    assert site.coverage()["bytes_saved"] >= 4 * 5000
+
+
+def test_other_content_of_the_same_size_and_time_is_not_taken_for_our_work(site):
+    path = Path(os.fsdecode(site.image("a.jpg", jpeg())))
+    optimize(site)
+    before = path.stat()
+    other = jpeg(1, waste=300, side=32)
+    other = jpeg(1, waste=300 + before.st_size - len(other), side=32)
+    assert len(other) == before.st_size
+    path.write_bytes(other)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert counts(optimize(site)[1]) == {"shrunk": 1}
+
+
+def test_a_changed_recipe_makes_everything_due_again(site):
+    site.image("a.jpg", jpeg())
+    site.image("text.jpg", b"no image at all" * 200)
+    optimize(site)
+    site.settings["optimize"]["min_gain"] = "5%"
+    site.write_config()
+    assert counts(optimize(site, "--dry-run")[1]) == {"left": 2}
+    assert counts(optimize(site)[1]) == {"kept": 2}
+    assert site.coverage()["bytes_saved"] >= 5000, "what an earlier recipe saved still counts"
+
+
+def test_hostile_names_are_worked_on_like_any_other(site):
+    paths = [site.image(b"d/" + name if name.startswith(b"-") else name, jpeg(one))
+             for one, name in enumerate(HOSTILE)]
+    site.update()
+    shown = [pixels(path) for path in paths]
+    sizes = [os.stat(path).st_size for path in paths]
+    status, result = optimize(site)
+    assert (status, counts(result)) == (0, {"shrunk": len(HOSTILE)})
+    assert [pixels(path) for path in paths] == shown
+    assert all(os.stat(path).st_size <= size - 5000
+               for path, size in zip(paths, sizes, strict=True))
+    assert not drafts(site)
+    assert sum(len(files) for _, _, files in os.walk(site.store)) == len(HOSTILE)
+
+
+def test_links_and_what_is_no_file_stay_as_they_are(site):
+    outside = site.root / "outside.jpg"
+    outside.write_bytes(jpeg())
+    (site.store / "link.jpg").symlink_to(outside)
+    one = site.image("one.jpg", jpeg())
+    os.link(one, site.store / "other.jpg")
+    os.mkfifo(site.store / "fifo.jpg")
+    before = [same_file(path) for path in (outside, site.store / "link.jpg", one)]
+    for _ in range(2):
+        status, result = optimize(site)
+        assert (status, counts(result)) == (0, {"kept": 2})
+        assert result["kept_reasons"] == {"hard link": 2}
+    assert [same_file(path) for path in (outside, site.store / "link.jpg", one)] == before
+    (site.store / "other.jpg").unlink()
+    assert counts(optimize(site)[1]) == {"shrunk": 1}, "it is no longer a hard link"
+
+
+def test_extended_attributes_stay_or_the_image_does(site):
+    path = site.image("a.jpg", jpeg())
+    try:
+        os.setxattr(path, "user.caption", b"a view")
+    except OSError:
+        pytest.skip("no user attributes on this file system")
+    assert counts(optimize(site)[1]) == {"shrunk": 1}
+    assert os.getxattr(path, "user.caption") == b"a view"
+
+
+def test_a_young_image_waits_for_the_next_run(site):
+    site.write_config({"min_age": "1h"})
+    path = site.image("a.jpg", jpeg())
+    before = same_file(path)
+    assert counts(optimize(site)[1]) == {"left": 1}
+    assert same_file(path) == before
+    site.write_config({"min_age": "0s"})
+    assert counts(optimize(site)[1]) == {"shrunk": 1}
+
+
+# --- scanned before it is published
+
+
+def test_an_infected_draft_is_never_published(site):
+    path = site.image("a.jpg", infected_jpeg())
+    site.image("b.jpg", jpeg())
+    site.update()
+    before = same_file(path)
+    status, result = optimize(site)
+    assert (status, result["outcome"], counts(result)) == (
+        3, "incomplete", {"shrunk": 1, "undone": 1})
+    assert "infected (Test.Bad.UNOFFICIAL)" in result["undone"][0]["reason"]
+    assert same_file(path) == before
+    assert not drafts(site)
+    status, result = optimize(site)
+    assert (status, counts(result)) == (0, {"kept": 1, "current": 1})
+    known = site.coverage()
+    assert (known["clean_current"], known["never"]) == (1, 1), "the draft's verdict is not its own"
+    assert site.rescan()[0] == 4
+
+
+def test_what_cannot_be_scanned_is_not_published(site):
+    path = site.image("a.jpg", jpeg(side=256))
+    site.image("b.jpg", jpeg())
+    site.settings["clamav"]["max_file_size"] = "8K"
+    site.write_config()
+    site.update()
+    before = same_file(path)
+    status, result = optimize(site)
+    assert (status, counts(result)) == (3, {"shrunk": 1, "undone": 1})
+    assert "not scanned" in result["undone"][0]["reason"]
+    assert same_file(path) == before
+
+
+def test_without_an_engine_nothing_is_published_and_the_run_fails_in_one_line(site):
+    paths = [site.image(f"{one}.jpg", jpeg(one)) for one in range(4)]
+    site.update()
+    before = [same_file(path) for path in paths]
+    with hidden(str(CLAMD)) as nowhere:
+        ended = site.run("optimize-images", "--json", wrap=nowhere.wrap)
+    assert (ended.status, ended.err.count("\n")) == (1, 1), ended
+    assert "clamd is not installed" in ended.err
+    assert counts(ended.json) == {"left": 4}
+    assert [same_file(path) for path in paths] == before
+    assert not drafts(site)
+    assert counts(optimize(site)[1]) == {"shrunk": 4}
+
+
+def test_a_site_without_definitions_yet_is_optimised_and_stays_never_checked(site):
+    site.image("a.jpg", jpeg())
+    assert counts(optimize(site)[1]) == {"shrunk": 1}
+    assert (site.coverage()["never"], site.coverage()["clean_current"]) == (1, 0)
+    site.update()
+    site.image("b.jpg", jpeg())
+    shutil.rmtree(site.databases)
+    status, result = optimize(site)
+    assert (status, counts(result)) == (1, {"current": 1, "left": 1})
+    assert "definitions" in result["error"], "there were some: this is not the same"
+
+
+def with_a_system_clamd(site):
+    site.settings["clamav"]["engine"] = "system"
+    site.write_config()
+    site.run("update-definitions", "--no-rescan")
+    return site.clamd()
+
+
+def test_a_system_engine_gets_the_draft_by_descriptor_and_has_to_be_proven(site):
+    private = site.root / "store/private"
+    path = site.image("private/a.jpg", jpeg())
+    bad = site.image("bad.jpg", infected_jpeg())
+    private.chmod(0o700)
+    with with_a_system_clamd(site):
+        site.update()
+        assert counts(optimize(site)[1]) == {"shrunk": 1, "undone": 1}
+        site.image("b.jpg", jpeg(2))
+        (site.databases / "more.ndb").write_text(body_signature("Test.More", b"more" * 10))
+        status, result = optimize(site)
+        assert (status, counts(result)) == (1, {"current": 1, "kept": 1, "left": 1})
+        assert "not proven" in result["error"]
+    assert os.stat(path).st_size < 5000 < os.stat(bad).st_size
+
+
+# --- under our hands
+
+
+def test_an_image_that_changes_before_it_is_replaced_is_left_to_the_next_run(site):
+    path = site.image("a.jpg", jpeg())
+    site.update()
+    real = site.root / "clamd-real"
+    shutil.copy(CLAMD, real)
+    wrapper = site.root / "clamd"  # it is started when the draft is ready, to scan it
+    wrapper.write_text(f"#!/bin/sh\nprintf changed >> {os.fsdecode(path)}\nexec {real} \"$@\"\n")
+    wrapper.chmod(0o755)
+    with Namespace(f"mount --bind {wrapper} {CLAMD}") as meddler:
+        status, result = optimize(site, wrap=meddler.wrap)
+    assert (status, counts(result)) == (0, {"left": 1})
+    assert Path(os.fsdecode(path)).read_bytes().startswith(jpeg() + b"changed")
+    assert not drafts(site)
+    assert counts(optimize(site)[1]) == {"shrunk": 1}
+
+
+def test_drafts_of_a_killed_run_go_and_only_those(site):
+    (site.store / "sub").mkdir()
+    mine, alive = site.store / "sub" / DRAFT.decode(), site.store / DRAFT.decode()
+    others = [site.store / ".imagewarden-upload-0123456789abcdef",
+              site.store / (DRAFT.decode() + ".jpg")]
+    for path in (mine, alive, *others):
+        path.write_bytes(b"half an image")
+    link = site.store / "sub" / DRAFT.decode().replace("0", "f")
+    link.symlink_to(others[0])
+    with alive.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        optimize(site, "--dry-run")
+        assert mine.exists()
+        status, result = optimize(site)
+    assert (status, counts(result)) == (0, {})
+    assert not mine.exists()
+    assert alive.exists(), "a run that lives holds it"
+    assert link.is_symlink()
+    assert all(path.exists() for path in others)
+
+
+# --- full, read-only, not there
+
+
+def one_line(ended, word):
+    assert (ended.status, ended.err.count("\n")) == (1, 1), ended
+    assert word in ended.err, ended.err
+
+
+def test_a_read_only_store_is_one_line(site):
+    path = site.image("a.jpg", jpeg())
+    before = same_file(path)
+    with Namespace(f"mount --bind {site.store} {site.store}"
+                   f" && mount -o remount,bind,ro {site.store}") as frozen:
+        ended = site.run("optimize-images", "--json", wrap=frozen.wrap)
+        one_line(ended, "read-only")
+        assert "uploads" in ended.err
+        assert counts(ended.json) == {"left": 1}
+    assert same_file(path) == before
+
+
+def small_scratch(site):
+    """Mounts that make the temporary directory small; our own files may lie below it."""
+    if not ROOT:
+        (site.root / "scratch").mkdir()
+        return site.root / "scratch", f"mount -t tmpfs -o size=15m tmpfs {site.root}/scratch"
+    ours = (BIN.parent, site.root)
+    again = " && ".join(f"mkdir -p {path} && mount -c --bind /proc/self/fd/{fd} {path}"
+                        for fd, path in enumerate(ours, 8))
+    return Path("/tmp"), (f"exec 8<{ours[0]} 9<{ours[1]} && mount -t tmpfs"
+                          f" -o size=15m,mode=1777 tmpfs /tmp && {again}")
+
+
+def test_too_little_scratch_room_ends_the_run(site):
+    path = site.image("a.jpg", jpeg())
+    before = same_file(path)
+    scratch, mounts = small_scratch(site)
+    with Namespace(mounts) as small:
+        ended = site.run("optimize-images", "--json",
+                         wrap=[*small.wrap, "env", f"TMPDIR={scratch}"])
+    one_line(ended, str(scratch))
+    assert counts(ended.json) == {"left": 1}
+    assert same_file(path) == before
+
+
+def test_too_little_room_in_the_store_ends_the_run(site):
+    site.image("a.jpg", jpeg())
+    shutil.copytree(site.store, site.root / "kept")
+    with Namespace(f"mount -t tmpfs -o size=15m tmpfs {site.store}"
+                   f" && cp -a {site.root}/kept/. {site.store}") as small:
+        ended = site.run("optimize-images", "--json", wrap=small.wrap)
+        one_line(ended, 'store "uploads"')
+        assert counts(ended.json) == {"left": 1}
+        assert small.run(f"cmp {site.root}/kept/a.jpg {site.store}/a.jpg && ls -A {site.store}"
+                         ) == "a.jpg\n"
+
+
+def test_a_state_that_is_full_ends_the_run_and_the_next_one_completes(site):
+    for one in range(20):
+        site.image(f"{one}.jpg", jpeg(one))
+    shown = {one: pixels(site.store / f"{one}.jpg") for one in range(20)}
+    site.state.mkdir(mode=0o700)
+    with Namespace(f"mount -t tmpfs -o mode=700,size=1m tmpfs {site.state}") as room:
+        site.run("store-status", wrap=room.wrap)
+        room.run(f"dd if=/dev/zero of={site.state}/filler bs=1k 2>&- || :")
+        ended = site.run("optimize-images", "--json", wrap=room.wrap)
+        assert ended.status == 1
+        assert "Traceback" not in ended.err
+        assert not drafts(site)
+        room.run(f"rm {site.state}/filler")
+        status, result = optimize(site, wrap=room.wrap)
+        assert (status, counts(result).get("left")) == (0, None)
+    assert {one: pixels(site.store / f"{one}.jpg") for one in range(20)} == shown
+    assert all((site.store / f"{one}.jpg").stat().st_size < 5000 for one in range(20))
+
+
+@pytest.mark.parametrize("fault", ["gone", "no marker", "suddenly empty"])
+def test_a_store_that_is_not_there_fails_and_is_not_forgotten(site, fault):
+    site.image("a.jpg", jpeg())
+    optimize(site)
+    if fault == "no marker":
+        site.write_config({"marker": ".mounted"})
+    else:
+        site.store.rename(site.root / "elsewhere")
+        if fault == "suddenly empty":
+            site.store.mkdir()
+    ended = site.run("optimize-images", "--json")
+    one_line(ended, "uploads")
+    assert site.coverage()["images"] == 1
+
+
+# --- when
+
+
+def clock(hours):
+    return time.strftime("%H:%M", time.localtime(time.time() + hours * 3600))
+
+
+def test_outside_the_window_nothing_is_even_looked_at(site):
+    path = site.image("a.jpg", jpeg())
+    before = same_file(path)
+    site.settings["optimize"]["window"] = f"{clock(2)}-{clock(3)}"
+    site.write_config()
+    site.store.rename(site.root / "elsewhere")
+    ended = site.run("optimize-images", "--json")
+    assert (ended.status, ended.err, ended.json["outcome"], ended.json["stores"]) == (
+        0, "", "closed", [])
+    (site.root / "elsewhere").rename(site.store)
+    assert same_file(path) == before
+    assert counts(optimize(site, "--now")[1]) == {"shrunk": 1}
+    site.image("b.jpg", jpeg())
+    site.settings["optimize"]["window"] = f"{clock(-1)}-{clock(1)}"
+    site.write_config()
+    assert counts(optimize(site)[1]) == {"shrunk": 1, "current": 1}
+
+
+def test_a_time_limit_leaves_the_rest_and_changes_no_status(site):
+    for one in range(3):
+        site.image(f"{one}.jpg", jpeg(one))
+    status, result = optimize(site, "--time-limit", "0.001s")
+    assert (status, result["outcome"], counts(result), result["left"]) == (
+        0, "done", {"left": 3}, 3)
+
+
+def test_a_busy_host_is_waited_for_and_a_signal_ends_the_wait(site):
+    path = site.image("a.jpg", jpeg())
+    before = same_file(path)
+    site.settings["optimize"]["max_load"] = 0.5
+    site.write_config()
+    (site.root / "loadavg").write_text("9999.00 9999.00 9999.00 1/1 1\n")
+    with Namespace(f"mount --bind {site.root}/loadavg /proc/loadavg") as busy:
+        status, result = optimize(site, "--time-limit", "1s", wrap=busy.wrap)
+        assert (status, counts(result)) == (0, {"left": 1})
+        with started([*busy.wrap, *site.command("optimize-images", "--json")]) as job:
+            wait_until(lambda: (site.root / "logs/optimize.log").exists()
+                       and site.coverage()["images"] == 1)
+            time.sleep(0.5)
+            job.terminate()
+            out, _ = job.communicate(timeout=20)
+        assert (job.returncode, counts(json.loads(out))) == (143, {"left": 1})
+        assert same_file(path) == before
+        assert counts(optimize(site, "--now", wrap=busy.wrap)[1]) == {"shrunk": 1}
+
+
+# --- PATHs
+
+
+def test_only_what_is_named_is_worked_on(site):
+    a, b = site.image("one/a.jpg", jpeg()), site.image("two/b.jpg", jpeg(1))
+    c = site.image("cache/c.jpg", jpeg(2))
+    site.write_config({"exclude": ["cache/**"]})
+    before = [same_file(path) for path in (b, c)]
+    status, result = optimize(site, site.store / "one", a, site.store / "cache")
+    assert (status, counts(result)) == (0, {"shrunk": 1, "kept": 1})
+    assert result["kept_reasons"] == {"excluded": 1}
+    assert [same_file(path) for path in (b, c)] == before
+    assert counts(optimize(site, site.store / "one")[1]) == {"current": 1}
+    assert counts(optimize(site)[1]) == {"shrunk": 1, "current": 1}
+
+
+def test_a_path_outside_every_store_is_refused_before_anything_is_done(site):
+    path, other = site.image("a.jpg", jpeg()), site.root / "other.jpg"
+    other.write_bytes(jpeg())
+    before = [same_file(one) for one in (path, other)]
+    for strange in (other, site.root / "missing.jpg"):
+        ended = site.run("optimize-images", path, strange)
+        assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1), ended
+        assert str(strange) in ended.err
+    assert [same_file(one) for one in (path, other)] == before
+    status, result = optimize(site, site.store / "missing.jpg")
+    assert (status, counts(result)) == (3, {"undone": 1})
+
+
+def test_a_dry_run_says_what_is_due_and_changes_nothing(site):
+    path = site.image("a.jpg", jpeg())
+    before = same_file(path)
+    for named in ((), (path,)):
+        status, result = optimize(site, "--dry-run", *named)
+        assert (status, counts(result)) == (0, {"left": 1})
+    assert same_file(path) == before
+    assert site.coverage()["images"] == 0
+
+
+# --- ends
+
+
+def small(site, names):
+    return sum((site.store / name).stat().st_size < 5000 for name in names)
+
+
+def test_sigterm_abandons_the_images_at_hand_and_records_the_run(site):
+    names = [f"{one}.jpg" for one in range(300)]
+    content = [jpeg(one, waste=20_000) for one in range(3)]
+    for one, name in enumerate(names):
+        site.image(name, content[one % 3])
+    with started(site.command("optimize-images", "--json")) as job:
+        wait_until(lambda: small(site, names) >= 5)
+        children = family(job.pid)
+        job.send_signal(signal.SIGTERM)
+        out, err = job.communicate(timeout=20)
+    assert b"Traceback" not in err
+    result = json.loads(out)
+    assert (job.returncode, result["outcome"]) == (143, "failed")
+    done = counts(result)
+    assert 5 <= done["shrunk"] < 300
+    assert done["shrunk"] + done["left"] == 300
+    assert small(site, names) in {done["shrunk"], done["shrunk"] + 1}
+    assert not drafts(site)
+    wait_until(lambda: not any(map(lives, children)), 10)
+    assert site.run("store-status", "--json").json["jobs"][0]["outcome"] == "failed"
+    status, result = optimize(site)
+    assert (status, counts(result).get("left")) == (0, None)
+    assert small(site, names) == 300
+
+
+def test_killed_at_every_file_operation_an_image_is_old_or_new(site, tmp_path_factory):
+    old = jpeg()
+    site.image("a.jpg", old)
+    steps = killed_at_every_step(site, tmp_path_factory.mktemp("copies"), "optimize-images")
+    assert len(steps) > 40
+    assert {one["status"] for one in steps} == {0}
+    ways = {json.dumps(counts(one["result"])) for one in steps}
+    assert ways == {'{"shrunk": 1}', '{"current": 1}'}, "what was done is not done again"
+    assert {json.dumps(one["left"]) for one in steps} == {json.dumps(steps[-1]["left"])}
+
+
+# --- other people's images
+
+
+@pytest.mark.skipif(not ROOT, reason="only root has other people's images to give")
+@pytest.mark.may_skip("not everybody is root")
+def test_root_keeps_whose_an_image_is(site):
+    path = site.image("a.jpg", jpeg())
+    os.chown(path, 33, 34)
+    os.chmod(path, 0o4644)
+    assert counts(optimize(site)[1]) == {"shrunk": 1}
+    after = os.stat(path)
+    assert (after.st_uid, after.st_gid, stat.S_IMODE(after.st_mode)) == (33, 34, 0o4644)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root has other people's images to give")
+@pytest.mark.may_skip("not everybody is root")
+def test_another_owners_image_is_kept(site):
+    for parent in (site.root, *site.root.parents[:2]):
+        parent.chmod(stat.S_IMODE(parent.stat().st_mode) | 0o055)
+    site.top["user"] = "nobody"
+    site.write_config()
+    site.store.chmod(0o777)
+    paths = [site.image(f"{one}.jpg", jpeg(one)) for one in range(2)]
+    os.chmod(paths[1], 0)
+    before = [same_file(one) for one in paths]
+    for _ in range(2):
+        status, result = optimize(site)
+        assert (status, result["kept_reasons"]) == (0, {"another owner": 2}), result
+    assert [same_file(one) for one in paths] == before
+    os.chown(paths[0], 65534, 65534)
+    assert counts(optimize(site)[1]) == {"kept": 1, "shrunk": 1}
+    locked = site.image("locked/c.jpg", jpeg(3))
+    os.chown(locked, 65534, 65534)
+    for _ in range(2):
+        reasons = optimize(site)[1]["kept_reasons"]
+        assert reasons == {"another owner": 1, "its directory is not writable": 1}
