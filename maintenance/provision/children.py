@@ -112,7 +112,8 @@ def _order(argv: Sequence[str | os.PathLike[str]], lifeline: int) -> str:
     if program is None:
         raise ToolError(f"{words[0]} is not installed (looked in {PATH})")
     return json.dumps({"lifeline": lifeline, "stop": signal.SIGTERM, "grace": GRACE, "limits": [],
-                       "remove": None, "argv": [program, *words[1:]]})
+                       "holds": [], "remove": None,
+                       "argv": [program, *words[1:]]})
 
 
 def _end(keeper: subprocess.Popen[bytes]) -> None:
