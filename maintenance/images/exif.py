@@ -27,6 +27,11 @@ def orientation(tiff: bytes) -> int:
     return value if isinstance(value, int) else 1
 
 
+def rights(tiff: bytes) -> dict[int, int | bytes]:
+    """Return who made it and whose it is."""
+    return {tag: value for tag, value in fields(tiff).items() if _TOP[tag] == "copyright"}
+
+
 def fields(tiff: bytes) -> dict[int, int | bytes]:
     """Return the fields we know of the first directory."""
     try:

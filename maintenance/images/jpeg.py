@@ -67,31 +67,34 @@ class Jpeg:
         return int(height * width)
 
     @property
-    def icc(self) -> bytes:
-        """Return the parts of its colour profile."""
-        return b"".join(segment.data for segment in self.segments
-                        if segment.marker == 0xE2 and segment.data.startswith(ICC))
-
-    @property
-    def orientation(self) -> int:
-        """Return how it lies, 1 to 8."""
-        for segment in self.segments:
-            if segment.marker == 0xE1 and segment.data.startswith(EXIF):
-                return exif.orientation(segment.data[6:])
-        return 1
+    def extras(self) -> tuple[Segment, ...]:
+        """Return all that is not the picture itself."""
+        return tuple(segment for segment in self.segments if _is_extra(segment))
 
     @property
     def density(self) -> bytes:
         """Return unit and dots of the JFIF header."""
-        for segment in self.segments:
-            if segment.marker == 0xE0 and segment.data.startswith(b"JFIF\0"):
-                return segment.data[7:12]
-        return b""
+        return b"".join(s.data[7:12] for s in self.segments if _starts(s, 0xE0, b"JFIF\0"))
 
     @property
-    def adobe(self) -> bytes:
-        """Return the segment that says what the colours mean."""
+    def colours(self) -> bytes:
+        """Return what says how the colours are meant."""
         return b"".join(s.data[:12] for s in self.segments if _is_adobe(s))
+
+    def told(self, name: str) -> object:
+        """Return what is there of the kind of metadata that the setting calls ``name``."""
+        blocks = [s.data[len(EXIF):] for s in self.segments if _starts(s, 0xE1, EXIF)]
+        if name == "orientation":
+            return [exif.orientation(block) for block in blocks] or [1]
+        if name == "copyright":
+            return [exif.rights(block) for block in blocks if exif.rights(block)]
+        if name == "exif":
+            return blocks
+        if name == "icc":
+            return [s.data for s in self.segments if _starts(s, 0xE2, ICC)]
+        if name == "xmp":
+            return [s.data for s in self.segments if _starts(s, 0xE1, XMP, XMP_MORE)]
+        return self.extras
 
 
 def parse(data: bytes) -> Jpeg:
@@ -143,15 +146,13 @@ def admit(jpeg: Jpeg) -> None:
 
 
 def _admit_extra(segment: Segment) -> None:
-    data = segment.data
-    if segment.marker == 0xE2 and data.startswith(b"MPF\0"):
+    if _starts(segment, 0xE2, b"MPF\0"):
         raise LeaveAlone("a second image behind the first")
-    if (segment.marker == 0xE1 and b"hdrgm" in data
-            or segment.marker == 0xE2 and data.startswith(b"urn:iso:std:iso:ts:21496")):
+    gain_map = segment.marker == 0xE1 and b"hdrgm" in segment.data
+    if gain_map or _starts(segment, 0xE2, b"urn:iso:std:iso:ts:21496"):
         raise LeaveAlone("a gain map for HDR screens")
-    if segment.marker == 0xEB and data.startswith(b"JP") and b"jumb" not in data[:64]:
-        raise LeaveAlone("a JPEG with an extension")
-    if segment.marker == 0xEB and data.startswith(b"HDR_RI"):
+    boxes = _starts(segment, 0xEB, b"JP") and b"jumb" not in segment.data[:64]
+    if boxes or _starts(segment, 0xEB, b"HDR_RI"):
         raise LeaveAlone("a JPEG with an extension")
 
 
@@ -165,38 +166,40 @@ def stripped(jpeg: Jpeg, keep: Collection[str]) -> Jpeg:
 def _chosen(segments: Sequence[Segment], keep: Collection[str]) -> Iterator[Segment]:
     for segment in segments:
         data = _reduced(segment, keep)
-        if data == segment.data:
-            yield segment
-        elif data:
+        if data is not None:
             yield replace(segment, data=data)
 
 
-def _reduced(segment: Segment, keep: Collection[str]) -> bytes:
+def _reduced(segment: Segment, keep: Collection[str]) -> bytes | None:
+    """Return what is left of a segment's data; None: the segment goes."""
     data = segment.data
-    if segment.marker not in APP and segment.marker != COMMENT:
+    if not _is_extra(segment):
         return data
-    if segment.marker == 0xE0 and data.startswith(b"JFIF\0") and len(data) >= 14:
+    if _starts(segment, 0xE0, b"JFIF\0") and len(data) >= 14:
         return data[:12] + b"\0\0"  # without the small picture
-    if segment.marker == 0xE1 and data.startswith(EXIF):
-        if "exif" in keep:
-            return data
-        block = exif.reduced(data[6:], keep)
-        return EXIF + block if block else b""
-    if segment.marker == 0xE1 and data.startswith((XMP, XMP_MORE)):
-        return data if "xmp" in keep else b""
-    if segment.marker == 0xE2 and data.startswith(ICC):
-        return data if "icc" in keep else b""
-    return data[:12] if _is_adobe(segment) else b""
+    if _starts(segment, 0xE1, EXIF) and "exif" not in keep:
+        block = exif.reduced(data[len(EXIF):], keep)
+        return EXIF + block if block else None
+    wanted = (_starts(segment, 0xE1, EXIF)
+              or _starts(segment, 0xE1, XMP, XMP_MORE) and "xmp" in keep
+              or _starts(segment, 0xE2, ICC) and "icc" in keep)
+    if wanted:
+        return data
+    return data[:12] if _is_adobe(segment) else None
+
+
+def _starts(segment: Segment, marker: int, *words: bytes) -> bool:
+    return segment.marker == marker and segment.data.startswith(words)
 
 
 def _is_adobe(segment: Segment) -> bool:
-    return segment.marker == 0xEE and segment.data.startswith(b"Adobe") and len(segment.data) >= 12
+    return _starts(segment, 0xEE, b"Adobe") and len(segment.data) >= 12
 
 
 def with_coding_of(jpeg: Jpeg, other: Jpeg) -> Jpeg:
     """Return ``jpeg`` with its picture coded as in ``other``: tables, frame and scans."""
-    own = [segment for segment in jpeg.segments if _is_extra(segment)]
-    return Jpeg((*own, *(segment for segment in other.segments if not _is_extra(segment))))
+    coding = (segment for segment in other.segments if not _is_extra(segment))
+    return Jpeg((*jpeg.extras, *coding))
 
 
 def _is_extra(segment: Segment) -> bool:

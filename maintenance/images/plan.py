@@ -14,6 +14,8 @@ class Allowance:
     memory: int = 2048 * MEGABYTE  # address space of a worker
     size: int = 256 * MEGABYTE  # of the file
     pixels: int = 100_000_000
+    raw: int = 256 * MEGABYTE  # of pixels as a PNG holds them
+    deep: int = 32 * MEGABYTE  # the same with 16 bits a colour, which takes long to compare
     seconds: float = 600.0  # from handing it over to the answer
     cpu: int = 300  # seconds of it
 

@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from subprocess import TimeoutExpired
 
-from maintenance.errors import ToolError
+from maintenance.errors import NoRoom, ToolError
 from maintenance.images import bundle
 from maintenance.images.cage import PYTHON
 from maintenance.images.outcomes import Damaged, Kept, Outcome, Smaller
 from maintenance.images.plan import Plan
 from maintenance.programs import Child, How, Limits
+from maintenance.text import show
 
 STARTING = 60.0  # seconds for a worker to be ready
 ANSWER = 4096  # bytes of the longest answer
+MAGIC = 3  # bytes that tell a JPEG or a PNG
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 # Tools with threads of their own would take cores that other workers have.
 ENVIRONMENT = {"RAYON_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
@@ -26,6 +28,11 @@ TOO_LONG = "it takes too long"
 _ENDINGS = {128 + 24: TOO_LONG, 128 + 9: "reading it was killed, perhaps for want of memory",
             128 + 6: "reading it gave up, perhaps for want of memory",
             128 + 11: "reading it crashed", 128 + 7: "reading it crashed"}
+
+
+def _plain(reason: object) -> str:
+    """Return a reason of a worker, which may have been taken over, as a short line."""
+    return show(str(reason)[:100])
 
 
 class Lost(Exception):
@@ -39,7 +46,7 @@ class Process:
         self._plan = plan
         self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
-        self._result = -1
+        self._source = self._result = -1
         self.deadline = time.monotonic() + STARTING
         self.late = False
         limits = Limits(memory=plan.allowance.memory, output=2 * plan.allowance.size)
@@ -68,6 +75,7 @@ class Process:
 
     def order(self, fd: int) -> None:
         """Hand over an open image."""
+        self._source = fd
         self._result = os.memfd_create("imagewarden-result", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self.deadline = time.monotonic() + self._plan.allowance.seconds
         self._send(b"image", fd, self._result)
@@ -85,19 +93,25 @@ class Process:
             outcome = self._outcome(json.loads(told), result)
         except (ValueError, KeyError, TypeError, OSError):
             outcome = Damaged("reading it gave no sensible answer")
+        except BaseException:
+            os.close(result)
+            raise
         if not isinstance(outcome, Smaller):
             os.close(result)
         return outcome
 
     def _outcome(self, told: dict[str, object], result: int) -> Outcome:
+        if "full" in told:
+            raise NoRoom(f"{show(str(told['full']))}: no room left to work on an image")
         if "kept" in told:
-            return Kept(str(told["kept"]))
+            return Kept(_plain(told["kept"]))
         if "damaged" in told:
-            return Damaged(str(told["damaged"]))
+            return Damaged(_plain(told["damaged"]))
         # From here on not even a worker that was taken over can change it.
         fcntl.fcntl(result, fcntl.F_ADD_SEALS, SEALS)
         size = os.fstat(result).st_size
-        if not size or size != told["size"]:
+        looks_right = os.pread(result, MAGIC, 0) == os.pread(self._source, MAGIC, 0)
+        if size != told["size"] or not 0 < size < os.fstat(self._source).st_size or not looks_right:
             raise ValueError(told)
         os.lseek(result, 0, os.SEEK_SET)
         return Smaller(result, size)

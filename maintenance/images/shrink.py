@@ -1,16 +1,27 @@
 """One image made smaller, inside a worker."""
 
-from maintenance.images import jpeg, verify
-from maintenance.images.outcomes import LeaveAlone
-from maintenance.images.plan import Plan
+from collections.abc import Callable
 
-LEAST = 64  # bytes a replacement has to save
+from maintenance.images import jpeg, png, tools
+from maintenance.images.outcomes import Broken, LeaveAlone
+from maintenance.images.pictures import shown_by_jpeg, shown_by_png
+from maintenance.images.plan import Plan
+from maintenance.images.verify import Different, same_jpeg, same_png
+
+LEAST = 64  # bytes that a replacement has to save, unless metadata have to go
+TOO_SMALL = 2000  # bytes below which coding anew is not worth its time
 
 
 def shrink(data: bytes, plan: Plan) -> bytes:
     """Return a smaller file that shows the same; raises LeaveAlone or Broken."""
     if data.startswith(jpeg.START + b"\xff"):
         return _jpeg(data, plan)
+    if data.startswith(png.MAGIC):
+        return _png(data, plan)
+    if data.startswith(b"GIF8"):
+        raise LeaveAlone("a GIF")
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        raise LeaveAlone("a WebP")
     raise LeaveAlone("not a JPEG or PNG")
 
 
@@ -21,11 +32,82 @@ def _jpeg(data: bytes, plan: Plan) -> bytes:
     jpeg.admit(original)
     if original.pixels > plan.allowance.pixels:
         raise LeaveAlone("too many pixels")
-    result = bytes(jpeg.stripped(original, plan.keep))
-    before = verify.decoded(bytes(jpeg.stripped(original, ())), "JPEG")
-    after = verify.decoded(bytes(jpeg.stripped(jpeg.parse(result), ())), "JPEG")
-    if not verify.same_pixels(before, after):
-        raise LeaveAlone("no result with the same pixels")
-    if len(data) - len(result) < max(LEAST, plan.min_gain * len(data)):
-        raise LeaveAlone("nothing to gain")
-    return result
+    shown = shown_by_jpeg(original)
+    bare, kept = jpeg.stripped(original, ()), jpeg.stripped(original, plan.keep)
+    results = [bytes(kept)]
+    # One that is progressive has had its gain.
+    if len(data) >= TOO_SMALL and original.frame.marker != jpeg.PROGRESSIVE:
+        coded = _coded_jpeg(bytes(bare), plan.jpeg)
+        if coded is not None:
+            results.append(bytes(jpeg.with_coding_of(kept, coded)))
+    return _best(data, results, original.extras != kept.extras, plan,
+                 lambda result: same_jpeg(original, shown, result, plan.keep))
+
+
+def _coded_jpeg(bare: bytes, tool: str) -> jpeg.Jpeg | None:
+    coded = b""
+    if tool == "mozjpeg":
+        coded = tools.by_mozjpeg(bare)
+    elif tool == "jpegtran":
+        coded = tools.by_jpegtran(bare)
+    try:
+        return jpeg.parse(coded) if coded.startswith(jpeg.START) else None
+    except (Broken, LeaveAlone):
+        return None
+
+
+def _png(data: bytes, plan: Plan) -> bytes:
+    if plan.png == "off":
+        raise LeaveAlone("off in the configuration")
+    original = png.parse(data)
+    png.admit(original)
+    header = original.header
+    wide = header.depth == 16
+    if header.width * header.height > plan.allowance.pixels or header.raw > plan.allowance.raw:
+        raise LeaveAlone("too many pixels")
+    if wide and header.raw > plan.allowance.deep:
+        raise LeaveAlone("too many pixels for 16 bits a colour")
+    kept = png.stripped(original, plan.keep)
+    if kept.strange:
+        raise LeaveAlone("a PNG of a rare kind")
+    shown = shown_by_png(original, wide=wide)
+    results = [bytes(kept)]
+    if len(data) >= TOO_SMALL:
+        coded = _coded_png(kept, plan)
+        if coded is not None:
+            results.append(bytes(png.assembled(coded, kept.metadata)))
+    must = kept.told("all") != original.told("all")
+    return _best(data, results, must, plan,
+                 lambda result: same_png(original, shown, result, plan.keep))
+
+
+def _coded_png(kept: png.Png, plan: Plan) -> png.Png | None:
+    bare = bytes(png.assembled(kept, ()))
+    profile, as_coded = bool(kept.all(b"iCCP")), bool(kept.all(*png.OF_SAMPLES))
+    coded = b""
+    if plan.png == "oxipng":
+        coded = tools.by_oxipng(bare, profile=profile, as_coded=as_coded,
+                                most=plan.allowance.raw)
+    elif plan.png == "optipng":
+        coded = tools.by_optipng(bare, profile=profile, as_coded=as_coded)
+    try:
+        return png.parse(coded) if coded.startswith(png.MAGIC) else None
+    except (Broken, LeaveAlone):
+        return None
+
+
+def _best(data: bytes, results: list[bytes], must: bool, plan: Plan,
+          check: Callable[[bytes], None]) -> bytes:
+    """Return the smallest result that passes, when it is worth it or metadata must go."""
+    least = 1 if must else max(LEAST, plan.min_gain * len(data))
+    refused = "nothing to gain"
+    for result in sorted(results, key=len):
+        if len(data) - len(result) < least:
+            break
+        try:
+            check(result)
+        except Different:
+            refused = "no result that shows the same"
+        else:
+            return result
+    raise LeaveAlone(refused)

@@ -1,39 +1,52 @@
-"""Proof that a result shows what its original shows; it fails closed."""
+"""Proof that a result may stand in for its original; it fails closed."""
 
-from collections.abc import Iterator
-from io import BytesIO
+from collections.abc import Collection
 
-from PIL import Image, ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-
-from maintenance.images.outcomes import Broken
-
-BAND = 256  # rows compared at a time, so that memory holds few copies of them
-ImageFile.LOAD_TRUNCATED_IMAGES = False
-READERS = {"JPEG": JpegImageFile, "PNG": PngImageFile}  # not Image.open, which looks for more
+from maintenance.images import jpeg, png
+from maintenance.images.outcomes import Broken, LeaveAlone
+from maintenance.images.pictures import Shown, shown_by_jpeg, shown_by_png
 
 
-def decoded(data: bytes, kind: str) -> Image.Image:
-    """Decode all of it; raises Broken.
+class Different(Exception):
+    """The result does not show the same, or does not hold exactly what it should."""
 
-    Give it no more than the picture itself: metadata are read by ``exif`` alone.
-    """
+
+def same_jpeg(original: jpeg.Jpeg, shown: Shown, result: bytes, keep: Collection[str]) -> None:
+    """Raise Different unless ``result`` shows ``shown`` and has what ``keep`` leaves."""
     try:
-        picture: Image.Image = READERS[kind](BytesIO(data))
-        picture.load()
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError) as error:
-        raise Broken("it cannot be decoded") from error
-    return picture
+        after = jpeg.parse(result)
+        jpeg.admit(after)
+        _same_told(original, after, keep)
+        if jpeg.stripped(after, keep) != after:
+            raise Different("metadata that were to go")
+        if original.density != after.density:
+            raise Different("density")
+        if shown_by_jpeg(after) != shown:
+            raise Different("pixels")
+    except (Broken, LeaveAlone) as error:
+        raise Different(str(error)) from error
 
 
-def same_pixels(one: Image.Image, other: Image.Image) -> bool:
-    """Tell whether two pictures of 8 bits are equal as they are, mode and size included."""
-    return (one.mode, one.size) == (other.mode, other.size) and all(
-        mine == theirs for mine, theirs in zip(_bands(one), _bands(other), strict=True))
+def same_png(original: png.Png, shown: Shown, result: bytes, keep: Collection[str]) -> None:
+    """Raise Different unless ``result`` shows ``shown`` and has what ``keep`` leaves."""
+    try:
+        after = png.parse(result)
+        png.admit(after)
+        _same_told(original, after, keep)
+        if png.stripped(after, keep) != after:
+            raise Different("metadata that were to go")
+        if after.all(b"iCCP") and original.header.grey != after.header.grey:
+            raise Different("a grey picture under a profile for colours, or the reverse")
+        if shown_by_png(after, wide=original.header.depth == 16) != shown:
+            raise Different("pixels")
+    except (Broken, LeaveAlone) as error:
+        raise Different(str(error)) from error
 
 
-def _bands(picture: Image.Image) -> Iterator[bytes]:
-    width, height = picture.size
-    for top in range(0, height, BAND):
-        yield picture.crop((0, top, width, min(top + BAND, height))).tobytes()
+def _same_told(original: jpeg.Jpeg | png.Png, after: jpeg.Jpeg | png.Png,
+               keep: Collection[str]) -> None:
+    if original.colours != after.colours:
+        raise Different("the meaning of its colours")
+    for name in keep:
+        if original.told(name) != after.told(name):
+            raise Different(name)

@@ -2,10 +2,12 @@
 
 Started by ``workers.py`` with nothing but a socket as its standard input. Every
 order is two descriptors, the image and an empty file for the result; the answer
-is one JSON object: ``{"kept": reason}``, ``{"damaged": reason}`` or ``{"size": n}``.
+is one JSON object: ``{"kept": reason}``, ``{"damaged": reason}``, ``{"full": place}``
+or ``{"size": n}``.
 """
 
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -55,6 +57,10 @@ def _answer(source: int, result: int, plan: Plan) -> dict[str, object]:
         return {"damaged": str(reason)}
     except MemoryError:
         return {"damaged": "it needs more memory than an image may take"}
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        return {"full": str(error.filename or "memory for results")}
     return {"size": len(better)}
 
 

@@ -78,7 +78,7 @@ class Workers:
                     if source is None:
                         more = False
                         break
-                    busy[self._hand_over(source)] = source
+                    busy[self._ready_for(source)] = source
                 if not busy:
                     return
                 process = self._first(busy)
@@ -90,8 +90,12 @@ class Workers:
                 process.end()
                 os.close(source.fd)
 
-    def _hand_over(self, source: Source[T]) -> Process:
-        process = self._idle.pop() if self._idle else self._started()
+    def _ready_for(self, source: Source[T]) -> Process:
+        try:
+            process = self._idle.pop() if self._idle else self._started()
+        except BaseException:
+            os.close(source.fd)
+            raise
         process.order(source.fd)
         return process
 
