@@ -86,7 +86,9 @@ def engine_version(config: Config) -> str:
     if find("clamd") is None and uses_system_engine(config):
         said = Clamd(config.clamav.socket).version()
     else:
-        said = run(["clamd", "--version"]).tail().decode("utf-8", "replace")
+        ran = run(["clamd", "--version"])
+        with ran.output:
+            said = ran.tail().decode("utf-8", "replace")
     return show(said.strip().partition("/")[0])
 
 

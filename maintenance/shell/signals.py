@@ -1,6 +1,8 @@
 """Ending in good order when told to."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -25,6 +27,16 @@ def listen() -> None:
     """
     for number in _ENDING:
         signal.signal(number, _stop)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let a signal wait until the end of a block that takes moments and must not be half done."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
