@@ -21,7 +21,8 @@ PATIENCE = 2000  # steps after which something else is wrong
 def main(script: str, checkout: str, site: str, work: str, part: str, words: list[str]) -> None:
     sys.path.insert(0, checkout)
     for module in ("maintenance.shell.main", "maintenance.jobs.rescan",
-                   "maintenance.jobs.definitions", "maintenance.ledger.ledger"):
+                   "maintenance.jobs.definitions", "maintenance.jobs.optimize",
+                   "maintenance.ledger.ledger"):
         __import__(module)
     share, mine = map(int, part.split("/"))
     step = 1 + mine

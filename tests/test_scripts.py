@@ -14,7 +14,8 @@ from tests.site import BIN, body_signature, wait_until
 
 JOBS = sorted(path.name for path in BIN.iterdir()
               if re.search(r'launch\("(?!demo)\w+"\)', path.read_text()))
-RECORDING = [job for job in JOBS if job in {"rescan-store", "update-definitions"}]
+RECORDING = [job for job in JOBS
+             if job in {"rescan-store", "update-definitions", "optimize-images"}]
 
 
 def arguments(site, script):
@@ -25,6 +26,7 @@ def arguments(site, script):
 def switched_off(site):
     """A site with an image, on which every script ends well."""
     site.settings["upload"] = {"enabled": False}
+    site.settings["optimize"] = {"window": ""}
     site.write_config()
     site.image("a.jpg")
     site.update()
@@ -41,7 +43,7 @@ def one_line(ended, status):
 
 def test_all_jobs_were_found():
     assert {"rescan-store", "update-definitions", "scan-upload", "store-status", "show-config",
-            "doctor"} <= set(JOBS)
+            "doctor", "optimize-images"} <= set(JOBS)
     assert all(len((BIN / job).read_text().splitlines()) <= 15 for job in JOBS)
 
 
@@ -52,7 +54,7 @@ def test_the_command_line_explains_itself(site, script):
     for option in ("--config", "--version", "--json", "--log-format", "-v", "-q", "usage:"):
         assert option in told.out
     assert re.fullmatch(r"imagewarden \d\S*\n", site.run(script, "--version").out)
-    wrongs = [["--no-such"]] if script != "rescan-store" else [
+    wrongs = [["--no-such"]] if script not in {"rescan-store", "optimize-images"} else [
         ["--no-such"], ["--log-format", "xml"], ["-v", "-q"], ["--js"], ["--time-limit", "x"],
         ["--time-limit=-1h"], ["--store"]]
     for wrong in wrongs:
@@ -101,7 +103,8 @@ def test_json_is_one_object_and_nothing_else_on_stdout(site, script):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", ended.json["started"])
 
 
-@pytest.mark.parametrize("script", ["rescan-store", "update-definitions", "scan-upload"])
+@pytest.mark.parametrize("script", ["rescan-store", "update-definitions", "scan-upload",
+                                    "optimize-images"])
 def test_success_is_silent_without_a_terminal(site, script):
     switched_off(site)
     ended = site.run(script, *arguments(site, script))
@@ -190,7 +193,8 @@ def test_a_file_where_a_directory_should_be_is_one_line(site, script, place):
 @pytest.mark.parametrize("script", RECORDING)
 @pytest.mark.parametrize("place", ["log", "lock", "dangling log"])
 def test_a_symlink_as_log_or_lock_is_refused_and_its_target_untouched(site, script, place):
-    job = {"rescan-store": "rescan", "update-definitions": "definitions"}[script]
+    job = {"rescan-store": "rescan", "update-definitions": "definitions",
+           "optimize-images": "optimize"}[script]
     target = site.root / "precious"
     if place != "dangling log":
         target.write_text("precious")

@@ -31,7 +31,7 @@ def optimize(context: Context) -> OptimizeReport:
     """Make smaller what is due, inside the window, the largest images first."""
     report = OptimizeReport()
     context.report = report
-    hours = _hours(context)
+    stores, hours = chosen_stores(context), _hours(context)
     if not hours.window.is_open():
         report.closed = True
         return report
@@ -43,7 +43,7 @@ def optimize(context: Context) -> OptimizeReport:
         if context.options.paths:
             works = NamedWork(context, report, recipe.fingerprint, stack).works()
         else:
-            works = [one for store in chosen_stores(context)
+            works = [one for store in stores
                      for one in _whole(context, store, report, recipe.fingerprint, stack)]
         if not context.options.dry_run and report.left:
             os.nice(NICE)

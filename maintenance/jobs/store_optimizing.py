@@ -15,6 +15,7 @@ from maintenance.jobs.draft_scan import DraftScan, NotClean
 from maintenance.jobs.optimize_tally import Tally
 from maintenance.jobs.working_hours import WorkingHours
 from maintenance.ledger.optimized import Candidate, Settled
+from maintenance.shell.signals import held_back
 from maintenance.store.identity import stamp
 from maintenance.store.likeness import CannotKeep, refuse
 from maintenance.store.replace import Draft, Original, drafted, require_room
@@ -71,14 +72,14 @@ class StoreWork:
                 yield from self._source(candidate, fd)
 
     def _unopened(self, candidate: Candidate, why: str) -> None:
-        """Count an image that we may not even read."""
+        """Count an image that we may not even read; the walk has told of a closed directory."""
         try:
             refuse(os.stat(candidate.path.rpartition(b"/")[2], follow_symlinks=False,
                            dir_fd=self.tally.subject.tree.parent_of(candidate.path)))
         except CannotKeep as error:
             self.tally.passed_over(candidate, str(error))
         except (NotAnImage, OSError):
-            self.tally.undone(candidate, why)
+            return
         else:
             self.tally.undone(candidate, why)
 
@@ -144,10 +145,11 @@ class StoreWork:
         settled = Settled(candidate.key, candidate.stamp, digest(draft.fd), None,
                           candidate.saved + before - after)
         draft.original.check()
-        self.tally.subject.optimized.intend(settled, after)
-        now = draft.publish()
-        self.tally.subject.optimized.replaced(settled, now, generation)
-        self.tally.shrunk(before, after)
+        with held_back():
+            self.tally.subject.optimized.intend(settled, after)
+            now = draft.publish()
+            self.tally.subject.optimized.replaced(settled, now, generation)
+            self.tally.shrunk(before, after)
 
 
 def digest(fd: int) -> bytes:

@@ -60,6 +60,8 @@ def start(script: str, level: int, form: str) -> logging.Logger:
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(level)
     handler.setFormatter(_Json() if form == "json" else _Text(f"{script}: %(message)s"))
+    # What libraries log is not for the admin; without a handler it would go to stderr.
+    logging.getLogger().addHandler(logging.NullHandler())
     logger = logging.getLogger(ROOT)
     logger.handlers[:] = [handler]
     logger.setLevel(logging.DEBUG)
