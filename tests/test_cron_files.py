@@ -100,7 +100,7 @@ def test_every_line_works_in_crons_environment(site, links, script):
 
 
 class Cron:
-    """A real cron with a cron.d of our own, at a time of our own; the machine's own is not there."""
+    """A real cron with a cron.d and at a time of our own; the machine's own is not there."""
 
     def __init__(self, tmp_path, at, crontab, zone="UTC"):
         directory = tmp_path / "cron.d"

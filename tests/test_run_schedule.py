@@ -1,4 +1,4 @@
-"""run-schedule: jobs as children, none lost and none forgotten. When they are due: test_timetable."""
+"""run-schedule: jobs as children, none lost. When they are due: test_timetable."""
 
 import argparse
 import json
