@@ -61,6 +61,7 @@ class How:
     remove: Path | None = None  # a directory of the child's own, deleted after it
     holds: tuple[int, ...] = ()  # descriptors its keeper keeps open: a lock outlives us with it
     stdin: int = subprocess.DEVNULL  # or a descriptor it is to have there
+    outlived: bool = False  # what the program leaves running goes on until it or we end
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,42 +77,49 @@ def find(program: str) -> str | None:
     return shutil.which(program, path=PATH)
 
 
-def kept(argv: Sequence[str], how: How, lifeline: int) -> list[str]:
+def kept(argv: Sequence[str], how: How, lifeline: int, tell: int | None = None) -> list[str]:
     """Return the command of a keeper that runs ``argv`` to its end or that of ``lifeline``.
 
     Whoever starts it has to make it the leader of a session of its own.
     """
     order = {"lifeline": lifeline, "stop": how.stop, "grace": how.grace, "holds": how.holds,
              "limits": how.limits.rlimits(), "argv": argv,
-             "remove": None if how.remove is None else str(how.remove)}
+             "remove": None if how.remove is None else str(how.remove), "tell": tell}
     return [_PYTHON, "-ISc", _KEEPER, json.dumps(order)]
 
 
 class Child:
     """A running program that ends with us, also when we are killed."""
 
-    def __init__(self, argv: Sequence[str], how: How, output: IO[bytes]) -> None:
-        """Start ``argv``; raises ToolError when it is not installed or cannot be started."""
+    def __init__(self, argv: Sequence[str], how: How, output: IO[bytes],
+                 errors: IO[bytes] | None = None) -> None:
+        """Start ``argv``; raises ToolError when it is not installed or cannot be started.
+
+        Its stderr goes to ``errors``, or where its stdout goes.
+        """
         program = find(argv[0])
         if program is None:
             raise ToolError(f"{show(argv[0])} is not installed (looked in {PATH})")
         lifeline, self._life = os.pipe()
+        self.news, tell = os.pipe() if how.outlived else (-1, -1)
         account = how.account
         self._grace = how.grace
+        theirs = (lifeline, tell) if how.outlived else (lifeline,)
         try:
             self._keeper = subprocess.Popen(
-                kept([program, *argv[1:]], how, lifeline),
-                stdin=how.stdin, stdout=output, stderr=output, cwd="/",
-                env={**ENVIRONMENT, **how.environment}, pass_fds=(lifeline, *how.holds),
+                kept([program, *argv[1:]], how, lifeline, tell if how.outlived else None),
+                stdin=how.stdin, stdout=output, stderr=errors or output, cwd="/",
+                env={**ENVIRONMENT, **how.environment}, pass_fds=(*theirs, *how.holds),
                 start_new_session=True,
                 user=None if account is None else account.uid,
                 group=None if account is None else account.gid,
                 extra_groups=None if account is None else account.groups)
         except OSError as error:
-            os.close(self._life)
+            self._close()
             raise ToolError(f"{show(argv[0])}: {error.strerror}") from None
         finally:
-            os.close(lifeline)
+            for fd in theirs:
+                os.close(fd)
 
     def __enter__(self) -> Self:
         """Return the child itself."""
@@ -131,18 +139,53 @@ class Child:
         status = self._keeper.wait(seconds)
         return status if status >= 0 else 128 - status
 
-    def end(self) -> None:
-        """Ask it to stop, and see to it that it did, with all it started."""
+    def result(self) -> int | None:
+        """Return the status of a program that may be outlived; None: it still runs.
+
+        Readable ``news`` says that there is one. Raises ToolError when its keeper is lost.
+        """
+        os.set_blocking(self.news, False)
+        try:
+            told = os.read(self.news, 16)
+        except BlockingIOError:
+            return None
+        if not told:
+            raise ToolError(f"its keeper (pid {self.pid}) was killed")
+        return int(told)
+
+    @property
+    def lost(self) -> bool:
+        """Tell whether somebody killed its keeper, so that what it started may have got away."""
+        return self.ended and self._keeper.returncode < 0
+
+    @property
+    def pid(self) -> int:
+        """Return the process to wait for, which is the keeper's."""
+        return self._keeper.pid
+
+    def ask_to_end(self) -> None:
+        """Ask it to stop, with all it started, and do not wait."""
         if self._life >= 0:
             os.close(self._life)  # the keeper sees this as our end
             self._life = -1
+
+    def end(self) -> None:
+        """Ask it to stop, and see to it that it did, with all it started."""
+        self.ask_to_end()
         deadline = time.monotonic() + self._grace + CLEARING
         while not self.ended and time.monotonic() < deadline:
             time.sleep(0.005)
-        if not self.ended or self._keeper.returncode < 0:  # somebody killed the keeper
+        if not self.ended or self.lost:
             with suppress(ProcessLookupError):
                 os.killpg(self._keeper.pid, signal.SIGKILL)
             self._keeper.wait()
+        self._close()
+
+    def _close(self) -> None:
+        self.ask_to_end()
+        if self.news >= 0:
+            os.close(self.news)
+            self.news = -1
 
 
 def run(argv: Sequence[str], how: How | None = None) -> Ran:

@@ -13,7 +13,8 @@ from maintenance.provision.console import Console
 
 RUNTIME = ("clamav", "clamav-daemon", "clamav-freshclam", "clamdscan", "optipng",
            "libjpeg-turbo-progs", "bubblewrap")
-TESTS = ("strace", "util-linux", "libimage-exiftool-perl")
+TESTS = ("strace", "util-linux", "libimage-exiftool-perl", "cron", "faketime", "logrotate",
+         "systemd")
 SERVICES = ("clamav-daemon", "clamav-freshclam")
 
 POLICY = Path("/usr/sbin/policy-rc.d")

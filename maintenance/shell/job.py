@@ -123,6 +123,9 @@ class Job:
     # What they wrote must not be read before ``run``.
     prepare: Callable[[Context], None] | None = None
     locked: Callable[[argparse.Namespace], bool] = lambda options: True
+    # Starts other jobs and reads nothing of theirs: stays who it is, because they
+    # need root to become their user; keeps the lock only, and says all on stderr.
+    resident: bool = False
 
 
 def worst(statuses: Iterable[Exit]) -> Exit:

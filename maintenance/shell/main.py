@@ -111,8 +111,9 @@ def _ready(job: Job, context: Context, now: float) -> Iterator[None]:
         try:
             if job.records:
                 _directories(context, who)
+                context.ready = not job.resident
             with account.acting_as(who):
-                if job.records and context.config.logs is not None:
+                if job.records and not job.resident and context.config.logs is not None:
                     logs.add_file(context.config.logs / f"{job.name}.log",
                                   context.options.log_format)
                 if job.records and job.locked(context.options):
@@ -122,7 +123,7 @@ def _ready(job: Job, context: Context, now: float) -> Iterator[None]:
         finally:  # whatever failed, and a signal too, must not be recorded as root
             if job.remembers:  # now: later our own files may be out of reach
                 importlib.import_module("maintenance.ledger.ledger")
-            become(who)
+            become(None if job.resident else who)
         yield
 
 
