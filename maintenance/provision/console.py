@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import maintenance
-from maintenance.errors import Exit, ImagewardenError, ToolError
+from maintenance.errors import Exit, ImagewardenError, ToolError, UsageError
 from maintenance.provision.children import run, stoppable
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -79,13 +79,16 @@ def conclude(script: str, as_json: bool, work: Callable[[], Mapping[str, object]
     """Do the work, print what is to be printed and return the exit status.
 
     ``work`` returns the members of its result; an ``outcome`` of its own among
-    them decides the status.
+    them decides the status. A mistake in the command line has no result.
     """
     started, clock = datetime.datetime.now(datetime.timezone.utc), time.monotonic()
     result: dict[str, object] = {"job": script, "outcome": "done"}
     try:
         with stoppable():
             result.update(work())
+    except UsageError as error:
+        sys.stderr.write(f"{script}: {error}\n")
+        return Exit.USAGE
     except (ImagewardenError, OSError) as error:
         sys.stdout.flush()
         sys.stderr.write(f"{script}: {error}\n")
