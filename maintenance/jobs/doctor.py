@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass
 from tabulate import tabulate
 
 from maintenance.errors import Exit
-from maintenance.jobs import examinations
+from maintenance.jobs import examinations, host
 from maintenance.jobs.examinations import Finding
 from maintenance.shell.job import Context, Job
 
 EXAMINATIONS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     examinations.programs, examinations.directories, examinations.stores,
-    examinations.definitions, examinations.engine, examinations.uploads, examinations.ledger)
+    examinations.definitions, examinations.engine, examinations.uploads, examinations.ledger,
+    host.confinement, host.timetable)
+
 
 @dataclass(frozen=True, slots=True)
 class DoctorReport:

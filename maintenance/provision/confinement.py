@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from maintenance import apparmor
@@ -28,7 +29,7 @@ def allow(known: Known) -> Iterator[Step]:
         else:
             action = "updated" if text and apparmor.BEGIN in text else "made"
             yield Step(action, str(one.local), "AppArmor: what imagewarden needs",
-                       do=lambda one=one, wanted=wanted: _apply(one, wanted))
+                       do=partial(_apply, one, wanted))
 
 
 def withdraw() -> Iterator[Step]:
@@ -39,7 +40,7 @@ def withdraw() -> Iterator[Step]:
         if text is not None and apparmor.BEGIN in text:
             wanted = apparmor.without_block(text)
             yield Step("removed", str(one.local), "AppArmor: only what imagewarden needed",
-                       do=lambda one=one, wanted=wanted: _apply(one, wanted))
+                       do=partial(_apply, one, wanted))
 
 
 def programs(known: Known) -> Sequence[Confined]:

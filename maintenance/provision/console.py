@@ -47,7 +47,7 @@ class Console:
             status = run(argv, sys.stderr, environment=environment)
             seen = ""
         else:
-            self.log.parent.mkdir(exist_ok=True)
+            self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("a+", encoding="utf-8", errors="replace") as log:
                 log.write(f"\n$ {' '.join(map(str, argv))}\n")
                 log.flush()

@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
-import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from maintenance.errors import ToolError, UsageError
 from maintenance.provision import aftercare, confinement, known, packages, timetable
-from maintenance.provision.children import ask
+from maintenance.provision.children import run
 from maintenance.provision.console import CHECKOUT, Console, conclude, parser
 from maintenance.provision.interpreter import choose
 from maintenance.provision.known import Known
@@ -55,8 +54,7 @@ class Host:
         library = Path(prefix, "lib", "imagewarden")
         console = Console("install", verbose=given.verbose, quiet=given.quiet,
                           log=library / "install.log")
-        shown = not given.json and not given.quiet and (
-            given.verbose or given.dry_run or sys.stdout.isatty())
+        shown = not given.json and not given.quiet
         return cls(given, console, Journal(console, given.dry_run, shown), library,
                    Path(os.path.abspath(given.config or "/etc/imagewarden.toml")),
                    Scripts(Path(prefix, "sbin"), library / "current"))
@@ -146,7 +144,6 @@ def system_packages(host: Host, besides: Sequence[str]) -> Iterator[Step]:
         wanted.append("logrotate")
     missing = packages.missing(wanted)
     if missing:
-        host.library.parent.mkdir(parents=True, exist_ok=True) if not host.given.dry_run else None
         yield Step("made", "Debian packages", " ".join(missing),
                    do=lambda: packages.install(missing, host.console))
     else:
@@ -176,10 +173,11 @@ def begin(config: Path, copy: Path, text: str) -> None:
 
 def check(config: Path, copy: Path) -> None:
     """Raise ToolError unless the new code can use the configuration."""
-    script = str(copy / "bin" / "show-config")
-    if ask([script, "--check", "--config", config]) is None:
-        raise ToolError(f"{show(config)} does not suit version {copy.name}, which is not put in "
-                        f"force; see {script} --check --config {show(config)}")
+    with TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        if run([copy / "bin" / "show-config", "--check", "--config", config], output):
+            output.seek(0)
+            raise ToolError(f"{copy.name} is not put in force, the configuration does not suit it: "
+                            + output.read().strip().rpartition("\n")[2])
 
 
 def tell_what_is_not_added(host: Host, found: Known, stores: Sequence[known.Wanted]) -> None:
@@ -198,9 +196,6 @@ def tell_what_is_left(host: Host) -> None:
     """Say what only the admin can decide, and what doctor finds."""
     for line in aftercare.hand_over():
         host.journal.leave(line)
-    for step in host.journal.steps:
-        if step.action == "kept" and not host.journal.shown:
-            host.journal.leave(re.sub(" +", " ", str(step)))
     if not host.given.dry_run:
         for line in aftercare.examined(host.scripts.directory / "imagewarden-doctor", host.config):
             host.journal.leave(line)

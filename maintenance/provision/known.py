@@ -82,28 +82,29 @@ def read(path: Path, interpreter: Interpreter) -> Known:
     try:
         return _understood(table)
     except (KeyError, TypeError, AttributeError, ValueError):
-        raise ToolError(f"{show(path)}: state, and name and path of every [[store]], have to be "
-                        "there") from None
+        raise ToolError(f"{show(path)}: not understood: see show-config --check") from None
 
 
 def _understood(table: Mapping[str, Any]) -> Known:
-    stores = [{key: _text(value) for key, value in one.items()} for one in table["store"]]
+    stores = [{key: _text(one.get(key, "")) for key in ("name", "path", "quarantine")}
+              for one in table["store"]]
     urls = table.get("definitions", {}).get("custom_urls", [])
     return Known(
         user=_text(table.get("user", "")), state=_text(table["state"]),
         logs=_text(table.get("logs", LOGS)),
         stores={one["name"]: one["path"] for one in stores},
-        quarantines=[one["quarantine"] for one in stores if one.get("quarantine")],
+        quarantines=[one["quarantine"] for one in stores if one["quarantine"]],
         databases=_text(table.get("clamav", {}).get("databases", "")),
         sources=[url[len("file://"):] for url in map(_text, urls) if url.startswith("file:///")],
         spool=_text(table.get("upload", {}).get("spool", "")))
 
 
-def _text(value: Any) -> Any:
-    """Return a value, or what the file it names holds."""
-    if isinstance(value, str) and value.startswith("@/"):
-        return Path(value[1:]).read_text(encoding="utf-8").rstrip("\n")
-    return value
+def _text(value: object) -> str:
+    """Return a text, or what the file it names holds; raises TypeError for anything else."""
+    if not isinstance(value, str):
+        raise TypeError
+    return Path(value[1:]).read_text(encoding="utf-8").rstrip("\n") if value.startswith("@/") else (
+        value)
 
 
 def wanted_stores(words: Sequence[str]) -> list[Wanted]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,7 @@ class Offers:
         elif self.files.get(str(path), {}).get("placed"):
             aside = path.with_name(path.name + YOURS_ASIDE)
             yield Step("kept", str(aside), "it was changed by you, and is no longer used",
-                       do=lambda: None if path.replace(aside) else None)
+                       do=partial(os.replace, path, aside))
         else:
             yield Step("kept", str(path), "not written by install")
 

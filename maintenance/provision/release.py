@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import maintenance
@@ -70,7 +71,7 @@ class Releases:
                 if users:
                     yield Step("kept", str(copy), f"in use by {users[0]}")
                 else:
-                    yield Step("removed", str(copy), do=lambda copy=copy: remove(copy))
+                    yield Step("removed", str(copy), do=partial(remove, copy))
 
     def all(self) -> list[Path]:
         """Return every copy."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from maintenance.errors import ToolError
@@ -87,7 +88,7 @@ def withdraw_units(offers: Offers) -> Iterator[Step]:
     units = sorted({Path(name) for name in offers.files if Path(name).parent == UNITS})
     running = SYSTEMD.is_dir()
     for timer in timers:
-        yield Step("removed", str(timer), do=lambda timer=timer: _stop(timer, running))
+        yield Step("removed", str(timer), do=partial(_stop, timer, running))
     for unit in units:
         yield from offers.withdraw(unit)
     if timers and running:
