@@ -44,12 +44,14 @@ class Confined:
         return "".join(f"{line}\n" for line in (BEGIN, *self.rules, END))
 
 
-def confined(databases: Sequence[str], state: str, sources: Sequence[str]) -> tuple[Confined, ...]:
-    """Return both programs; ``sources``: files that freshclam copies databases from."""
+def confined(databases: Sequence[str], sources: Sequence[str]) -> tuple[Confined, ...]:
+    """Return both programs; ``sources``: files that freshclam copies databases from.
+
+    What jobs give them besides lies in /tmp, where both profiles let them work.
+    """
     read = [rule for place in databases for rule in _tree(place, "r")]
     fetch = [rule for place in databases for rule in _tree(place, "rwk")]
-    engine = _tree(f"{state}/engine", "rwk")  # where a private clamd may have its files
-    return (Confined("usr.sbin.clamd", (*read, *engine)),
+    return (Confined("usr.sbin.clamd", read),
             Confined("usr.bin.freshclam", (*fetch, *(f"{_quoted(one)} r," for one in sources))))
 
 

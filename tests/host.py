@@ -1,4 +1,4 @@
-"""A production host for tests of install: its own /etc, /usr/local, /var and /srv in a namespace."""
+"""A production host for tests of install: in a namespace, with an /etc, /srv ... of its own."""
 
 import base64
 import csv
@@ -31,6 +31,7 @@ class Host:
 
     root: Path
     checkout: Path
+    wheels: Path
     room: Namespace
 
     def path(self, absolute: str) -> Path:
@@ -44,7 +45,7 @@ class Host:
         """Run a command on the host, as root unless ``how`` says otherwise."""
         how = {"env": {"PATH": "/usr/bin:/bin", "PIP_NO_INDEX": "1", "PIP_NO_COMPILE": "1",
                        "PIP_CONFIG_FILE": "/dev/null",
-                       "PIP_FIND_LINKS": (self.checkout.parent / "wheels").as_uri()},
+                       "PIP_FIND_LINKS": self.wheels.as_uri()},
                "cwd": "/", "timeout": 200, **how}
         done = subprocess.run([*self.room.wrap, *argv], capture_output=True, check=False, **how)
         ended = Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -173,6 +174,7 @@ def configure(host: Host, **sections: dict[str, object]) -> None:
     """Add sections to the host's configuration, as its admin would."""
     lines = []
     for section, values in sections.items():
-        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
     with host.path("/etc/imagewarden.toml").open("a") as stream:
         stream.write("\n".join(lines) + "\n")

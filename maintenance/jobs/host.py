@@ -35,7 +35,7 @@ def confined(config: Config) -> tuple[Confined, ...]:
         databases.append(str(config.clamav.databases))
     sources = [url.removeprefix("file://") for url in config.definitions.custom_urls
                if url.startswith("file:///")]
-    return apparmor.confined(list(dict.fromkeys(databases)), str(config.state), sources)
+    return apparmor.confined(list(dict.fromkeys(databases)), sources)
 
 
 def _allowed(one: Confined) -> bool:

@@ -46,7 +46,7 @@ def withdraw() -> Iterator[Step]:
 def programs(known: Known) -> Sequence[Confined]:
     """Return what the configuration asks of each confined program."""
     places = dict.fromkeys([f"{known.state}/databases", *filter(None, [known.databases])])
-    return apparmor.confined(list(places), known.state, known.sources)
+    return apparmor.confined(list(places), known.sources)
 
 
 def _apply(one: Confined, text: str) -> None:

@@ -125,7 +125,7 @@ def install(host: Host) -> None:
     for place in places(wanted):
         journal.take(place.provide(user))
     journal.take(releases.switch(copy))
-    journal.take(migrate(copy, CHECKOUT, wanted))
+    journal.take(migrate(copy, CHECKOUT, wanted, journal.leave))
     journal.take(host.scripts.provide(CHECKOUT))
     offers = Offers.read(host.library / "manifest.json")
     journal.take(confinement.allow(wanted))
@@ -211,6 +211,9 @@ def remove(host: Host) -> None:
     with jobs_held_off(Path(found.state if found else known.STATE) / "locks"):
         host.journal.take(removal.uninstall())
         host.journal.take(removal.purge() if host.given.purge else removal.keep())
+    if found is None and Path(known.STATE).is_dir():
+        host.journal.leave(f"{show(host.config)} is not there, which says where state, logs and "
+                           f"quarantine are; {known.STATE} is one of them and stays")
     if not host.journal.steps:
         host.journal.take([Step("unchanged", str(host.library), "nothing is installed")])
 

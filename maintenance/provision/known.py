@@ -67,6 +67,8 @@ class Known:
     @property
     def entry(self) -> pwd.struct_passwd:
         """Return the jobs' user; raises ToolError when the host does not have him."""
+        if not self.user:
+            raise ToolError("the configuration has no user: say whom jobs shall work as")
         try:
             return pwd.getpwnam(self.user)
         except KeyError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -29,8 +29,13 @@ except ImagewardenError as error:
 """
 
 
-def migrate(copy: Path, source: Path, known: Known) -> Iterator[Step]:
-    """Bring the ledger to the schema of ``source``; the first job makes one that is missing."""
+def migrate(copy: Path, source: Path, known: Known, leave: Callable[[str], None]
+            ) -> Iterator[Step]:
+    """Bring the ledger to the schema of ``source``; the first job makes one that is missing.
+
+    What keeps us from it is told by ``leave`` and keeps nothing else: a later job
+    that finds no other running does it as well.
+    """
     ledger = Path(known.state) / "ledger.sqlite"
     found = _version(ledger)
     if found is None:
@@ -42,7 +47,7 @@ def migrate(copy: Path, source: Path, known: Known) -> Iterator[Step]:
         yield Step("kept", str(ledger), f"a job runs: a later one brings it to schema {wanted}")
     else:
         yield Step("updated", str(ledger), f"schema {found} to {wanted}",
-                   do=lambda: _open(copy, known))
+                   do=lambda: _open(copy, known, leave))
 
 
 def _version(ledger: Path) -> int | None:
@@ -69,8 +74,7 @@ def _wanted(source: Path) -> int:
     return int(match[1])
 
 
-def _open(copy: Path, known: Known) -> None:
-    """Open it as the jobs' user while no job runs; raises ToolError when one does."""
+def _open(copy: Path, known: Known, leave: Callable[[str], None]) -> None:
     who = known.entry
     account = Account(who.pw_uid, who.pw_gid) if os.geteuid() == 0 else None
     with jobs_held_off(Path(known.state) / "locks"), TemporaryFile("w+") as output:
@@ -78,4 +82,4 @@ def _open(copy: Path, known: Known) -> None:
                      account=account)
         output.seek(0)
         if status:
-            raise ToolError(f"the ledger could not be migrated: {output.read().strip()}")
+            leave(f"the ledger is not migrated yet: {output.read().strip()}")

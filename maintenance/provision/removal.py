@@ -65,9 +65,9 @@ class Removal:
 
 def _holdings(known: Known) -> Iterator[tuple[str, Path]]:
     for path in map(Path, known.quarantines):
-        held = _count(path)
-        yield f"quarantine, {held} held" if held else "quarantine, empty", path
-    yield "state", Path(known.state)
+        yield f"quarantine, {_count(path)} images held", path
+    held = _count(Path(known.state, "quarantine"))
+    yield f"state, {held} images held in its quarantine" if held else "state", Path(known.state)
     if known.logs:
         yield "logs", Path(known.logs)
 
@@ -97,11 +97,8 @@ def _reason_to_keep(path: Path, known: Known) -> str:
 
 
 def _count(quarantine: Path) -> int:
-    """Return how many images are held: each is a file beside its record."""
-    try:
-        return sum(1 for path in quarantine.rglob("*.json"))
-    except OSError:
-        return 0
+    """Return how many images are held in a quarantine, or in those below."""
+    return sum(1 for _ in quarantine.rglob("*.image"))
 
 
 def _remove(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Timetable:
             yield from offers.withdraw(CRON)
             yield from self._units(offers)
         else:
-            yield from withdraw_units(offers)
+            yield from withdraw_units(offers, set())
             yield from offers.offer(CRON, self._text("imagewarden.crontab"))
         if self.known.logs:
             yield from offers.offer(LOGROTATE, self._text("imagewarden.logrotate"))
@@ -48,44 +49,52 @@ class Timetable:
             yield from offers.withdraw(LOGROTATE)
 
     def _units(self, offers: Offers) -> Iterator[Step]:
-        changed = False
-        timers = []
-        for template in sorted((self.templates / "systemd").glob(UNIT)):
-            for step in offers.offer(UNITS / template.name, self._text(f"systemd/{template.name}")):
-                changed |= step.action in {"made", "updated"}
-                yield step
-            if template.suffix == ".timer":
-                timers.append(template.name)
-        for timer in timers:
-            step = link(TIMERS / timer, str(UNITS / timer))
-            changed |= step.action in {"made", "updated"}
-            yield step
+        names = sorted(path.name for path in (self.templates / "systemd").glob(UNIT))
+        timers = [name for name in names if name.endswith(".timer")]
+        yield from withdraw_units(offers, set(names))  # those of a job that is no more
+        steps = [step for name in names
+                 for step in offers.offer(UNITS / name, self._text(f"systemd/{name}"))]
+        steps += [link(TIMERS / timer, str(UNITS / timer)) for timer in timers]
+        yield from steps
+        changed = any(step.action in {"made", "updated"} for step in steps)
         if changed and SYSTEMD.is_dir():
             yield Step("updated", "systemd", f"started {' '.join(timers)}",
                        do=lambda: _start(timers))
 
     def _text(self, template: str) -> str:
-        words = {"www-data": self.known.user, "/usr/local/sbin": str(self.scripts),
+        user = self.known.entry
+        words = {"www-data": user.pw_name, "/usr/local/sbin": str(self.scripts),
                  "/var/log/imagewarden": self.known.logs, "/etc/imagewarden.toml": str(self.config)}
         for word in words.values():
             if word and not PLAIN.fullmatch(word):
                 raise ToolError(f"{show(word)} has characters that a crontab cannot hold")
+        # logrotate's "su USER GROUP": a user's group need not be called like him.
+        words["www-data www-data"] = f"{user.pw_name} {_group(user.pw_gid)}"
         text = (self.templates / template).read_text(encoding="utf-8")
-        pattern = "|".join(rf"(?<![\w-]){re.escape(word)}(?![\w])" for word in words)
+        longest_first = sorted(words, key=len, reverse=True)
+        pattern = "|".join(rf"(?<![\w-]){re.escape(word)}(?!\w)" for word in longest_first)
         return re.sub(pattern, lambda match: words[match[0]], text)
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def withdraw(offers: Offers) -> Iterator[Step]:
     """Take everything away that starts a job or touches its log."""
     yield from offers.withdraw(CRON)
-    yield from withdraw_units(offers)
+    yield from withdraw_units(offers, set())
     yield from offers.withdraw(LOGROTATE)
 
 
-def withdraw_units(offers: Offers) -> Iterator[Step]:
+def withdraw_units(offers: Offers, but: set[str]) -> Iterator[Step]:
     """Stop our timers and take the units away; a run that is under way goes on."""
-    timers = sorted(TIMERS.glob("imagewarden-*.timer"))
-    units = sorted({Path(name) for name in offers.files if Path(name).parent == UNITS})
+    timers = [one for one in sorted(TIMERS.glob("imagewarden-*.timer")) if one.name not in but]
+    units = [Path(name) for name in sorted(offers.files)
+             if Path(name).parent == UNITS and Path(name).name not in but]
     running = SYSTEMD.is_dir()
     for timer in timers:
         yield Step("removed", str(timer), do=partial(_stop, timer, running))
