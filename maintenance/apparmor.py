@@ -71,8 +71,8 @@ def without_block(text: str) -> str:
 def with_block(text: str, block: str) -> str:
     """Return a local file's text with our block in it, once, where it was."""
     if _BLOCK.search(text):
-        first = _BLOCK.sub(lambda _: "\0", text, count=1)
-        return without_block(first).replace("\0", block)
+        first = _BLOCK.sub(lambda _: "\0\n", text, count=1)
+        return without_block(first).replace("\0\n", block)
     return text + ("" if text.endswith("\n") or not text else "\n") + block
 
 

@@ -109,7 +109,8 @@ def make(root: Path, checkout: Path) -> None:
         (root / "etc" / left).unlink(missing_ok=True)
     for name in ("cron.d", "logrotate.d"):
         (root / "etc" / name).mkdir(exist_ok=True)
-    (root / "lib/dpkg").mkdir()
+    for name in ("lib/dpkg", "local/lib", "local/sbin"):
+        (root / name).mkdir()
     (root / "srv/uploads").mkdir()
     shutil.chown(root / "srv/uploads", USER, USER)
     (root / "srv/feed").mkdir()

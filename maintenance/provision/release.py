@@ -27,6 +27,7 @@ from maintenance.text import show
 
 CONTENT = ("bin", "cron", "docs", "maintenance", "zabbix", "requirements.lock", "CHANGELOG.md",
            "LICENSE", "README.md")
+ANEW = [f".{number}" for number in range(1, 100)]  # a broken copy in use is not touched
 CURRENT, PREVIOUS = "current", "previous"
 
 
@@ -44,15 +45,16 @@ class Releases:
 
     def target(self) -> tuple[Path, bool]:
         """Return where this source belongs, and whether a sound copy lies there."""
-        wanted = fingerprint(self.source)
+        wanted, current = fingerprint(self.source), self.in_force()
+        if current is not None and sound(current, wanted):
+            return current, True
         name = f"{maintenance.__version__}-{wanted[:12]}"
-        for number in range(1000):
-            copy = self.directory / (name if number == 0 else f"{name}.{number}")
+        for copy in (self.directory / f"{name}{end}" for end in ("", *ANEW)):
             if copy.is_dir() and sound(copy, wanted):
                 return copy, True
-            if not copy.is_dir() or (copy != self.in_force() and not users_of(copy)):
+            if not copy.is_dir() or (copy != current and not users_of(copy)):
                 return copy, False  # not there, or left half made
-        raise ToolError(f"{show(self.directory)}: a thousand broken copies")
+        raise ToolError(f"{show(self.directory)}: too many broken copies of {name}")
 
     def switch(self, target: Path) -> Iterator[Step]:
         """Put the copy in force and remember the one before."""
