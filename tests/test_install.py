@@ -390,7 +390,7 @@ class TestKilled:
                   bare.checkout]
         bare.install("--store", "/srv/uploads", check=True)
         wanted = plain(bare.tree())
-        for step in range(3, 1000, 5):
+        for step in range(3, 1000, 13):
             bare.install("--uninstall", check=True)
             shutil.copytree(first["root"] / "local/lib/imagewarden", bare.path(LIBRARY),
                             symlinks=True)

@@ -53,7 +53,7 @@ def timetable(_context: Context) -> Iterator[Finding]:
         yield Finding("timetable", "ok", f"systemd: {', '.join(timers)}")
     elif tables and not _runs(CRON_DAEMONS):
         yield Finding("timetable", "warning", f"{show(tables[0])} is there, but no cron runs",
-                      "apt-get install cron; service cron start; or use run-schedule")
+                      "service cron start; or use run-schedule")
     elif tables:
         yield Finding("timetable", "ok", show(tables[0]))
     elif _runs(frozenset({"run-schedule"})):

@@ -60,7 +60,8 @@ class Console:
             raise ToolError(f"{os.path.basename(argv[0])} failed with status {status}{where}")
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str, config: str = "accepted as by every script; not read here"
+           ) -> argparse.ArgumentParser:
     """Return a parser with the options that every script has."""
     made = argparse.ArgumentParser(description=description, allow_abbrev=False)
     made.add_argument("--version", action="version",
@@ -69,7 +70,7 @@ def parser(description: str) -> argparse.ArgumentParser:
                       help="show what is done, and its output")
     made.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     made.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    made.add_argument("--config", metavar="FILE", help="accepted as by every script; not read here")
+    made.add_argument("--config", metavar="FILE", help=config)
     made.add_argument("--log-format", choices=("text", "json"), default="text",
                       help="accepted as by every script; not used here")
     return made

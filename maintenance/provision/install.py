@@ -32,6 +32,10 @@ Puts the toolkit on this host: Debian packages, code with a Python environment o
 its own, configuration, directories, cron, logrotate and AppArmor. It asks nothing.
 Again, it upgrades, or repairs what is missing; a configuration that is there is
 never changed, nor is any file under /etc that you have changed."""
+# Any of these reads /etc/cron.d.
+CRONS = ("/usr/sbin/cron", "/usr/sbin/crond", "/usr/sbin/bcron-start",
+         "/usr/lib/systemd/system-generators/systemd-crontab-generator",
+         "/lib/systemd/system-generators/systemd-crontab-generator")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Host:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run as bin/install and return the exit status."""
-    options = parser(DESCRIPTION)
+    options = parser(DESCRIPTION, config="the configuration; default: /etc/imagewarden.toml")
     options.add_argument("--store", action="append", default=[], metavar="[NAME=]PATH",
                          help="a tree of images; required the first time; may be repeated")
     options.add_argument("--user", help="whom jobs work as; default: the owner of the store")
@@ -114,7 +118,13 @@ def install(host: Host) -> None:
     releases = Releases(host.library, CHECKOUT)
     copy, sound = releases.target()
     before = releases.in_force()
-    journal.take(system_packages(host, () if sound else python.venv_package))
+    offers = Offers.read(host.library / "manifest.json")
+    systemd = host.given.systemd
+    if systemd is None:
+        systemd = timetable.uses_systemd(offers)
+    missing = packages.missing([*packages.RUNTIME, *(() if sound else python.venv_package),
+                                *starters(systemd)])
+    journal.take(system_packages(host, missing))
     if sound:
         journal.take([Step("unchanged", str(copy))])
     else:
@@ -127,22 +137,23 @@ def install(host: Host) -> None:
     journal.take(releases.switch(copy))
     journal.take(migrate(copy, CHECKOUT, wanted, journal.leave))
     journal.take(host.scripts.provide(CHECKOUT))
-    offers = Offers.read(host.library / "manifest.json")
-    journal.take(confinement.allow(wanted))
     table = timetable.Timetable(CHECKOUT / "cron", host.scripts.directory, host.config, wanted)
-    systemd = host.given.systemd
-    journal.take(table.provide(offers, systemd=timetable.uses_systemd(offers)
-                               if systemd is None else systemd))
+    journal.take(table.provide(offers, systemd=systemd))
+    journal.take(confinement.allow(wanted, missing))
     journal.take(releases.clear_away(copy, before))
     tell_what_is_left(host)
 
 
-def system_packages(host: Host, besides: Sequence[str]) -> Iterator[Step]:
-    """Install Debian's packages that are missing."""
-    wanted = [*packages.RUNTIME, *besides]
+def starters(systemd: bool) -> Iterator[str]:
+    """Return the packages without which nothing reads what we write under /etc."""
     if not Path("/usr/sbin/logrotate").exists():
-        wanted.append("logrotate")
-    missing = packages.missing(wanted)
+        yield "logrotate"
+    if not systemd and not any(map(os.path.exists, CRONS)):
+        yield "cron"
+
+
+def system_packages(host: Host, missing: Sequence[str]) -> Iterator[Step]:
+    """Install Debian's packages that are missing."""
     if missing:
         yield Step("made", "Debian packages", " ".join(missing),
                    do=lambda: packages.install(missing, host.console))
