@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from email import message_from_string
 from pathlib import Path
 
+from maintenance.provision import packages
+from maintenance.provision.interpreter import choose
 from tests.processes import Namespace
 from tests.site import Ended
 
@@ -109,8 +111,13 @@ def make(root: Path, checkout: Path) -> None:
         (root / "etc" / left).unlink(missing_ok=True)
     for name in ("cron.d", "logrotate.d"):
         (root / "etc" / name).mkdir(exist_ok=True)
-    for name in ("lib/dpkg", "local/lib", "local/sbin"):
-        (root / name).mkdir()
+    for name in ("lib/dpkg/info", "lib/dpkg/updates", "local/lib", "local/sbin"):
+        (root / name).mkdir(parents=True)
+    # What is installed is dpkg-query's to say, by this: apt-get must not be started here.
+    names = [*packages.RUNTIME, *choose().venv_package, "cron", "logrotate"]
+    (root / "lib/dpkg/status").write_text("".join(
+        f"Package: {name}\nStatus: install ok installed\nArchitecture: all\nVersion: 1\n"
+        f"Maintainer: nobody\nDescription: made for a test\n\n" for name in names))
     (root / "srv/uploads").mkdir()
     shutil.chown(root / "srv/uploads", USER, USER)
     (root / "srv/feed").mkdir()
@@ -118,9 +125,8 @@ def make(root: Path, checkout: Path) -> None:
 
 def entered(root: Path) -> Namespace:
     """The namespace in which the host's directories are the real ones."""
-    binds = [f"mount --bind /var/lib/dpkg {root}/lib/dpkg",
-             *(f"mount --rbind {root}/{name} {place}" for name, place in PARTS.items())]
-    return Namespace(" && ".join(binds))
+    return Namespace(" && ".join(
+        f"mount --bind {root}/{name} {place}" for name, place in PARTS.items()))
 
 
 def checkout_with_wheels(place: Path) -> Path:

@@ -56,6 +56,15 @@ class Releases:
                 return copy, False  # not there, or left half made
         raise ToolError(f"{show(self.directory)}: too many broken copies of {name}")
 
+    def provide(self, copy: Path, interpreter: Interpreter | None, console: Console
+                ) -> Iterator[Step]:
+        """Make a copy with its environment, not yet in force; no interpreter: it is sound."""
+        if interpreter is None:
+            yield Step("unchanged", str(copy))
+        else:
+            yield Step("made", str(copy), "code and Python packages",
+                       do=lambda: make(self.source, copy, interpreter, console))
+
     def switch(self, target: Path) -> Iterator[Step]:
         """Put the copy in force and remember the one before."""
         before = self.in_force()

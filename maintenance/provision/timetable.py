@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ SYSTEMD = Path("/run/systemd/system")  # there when systemd runs this host
 UNIT = "imagewarden-*.*"
 # Neither cron nor systemd nor logrotate has one way to quote that the others know.
 PLAIN = re.compile(r"[\w./+@:,-]+", re.ASCII)
+
+# Any of these reads /etc/cron.d.
+CRONS = ("/usr/sbin/cron", "/usr/sbin/crond", "/usr/sbin/bcron-start",
+         "/usr/lib/systemd/system-generators/systemd-crontab-generator",
+         "/lib/systemd/system-generators/systemd-crontab-generator")
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,14 @@ class Timetable:
         longest_first = sorted(words, key=len, reverse=True)
         pattern = "|".join(rf"(?<![\w-]){re.escape(word)}(?!\w)" for word in longest_first)
         return re.sub(pattern, lambda match: words[match[0]], text)
+
+
+def starters(systemd: bool) -> Iterator[str]:
+    """Return the packages without which nothing reads what we write under /etc."""
+    if not Path("/usr/sbin/logrotate").exists():
+        yield "logrotate"
+    if not systemd and not any(map(os.path.exists, CRONS)):
+        yield "cron"
 
 
 def _group(gid: int) -> str:
