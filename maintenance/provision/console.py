@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import maintenance
-from maintenance.errors import Exit, ImagewardenError, ToolError
+from maintenance.errors import Exit, ImagewardenError, ToolError, UsageError
 from maintenance.provision.children import run, stoppable
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,7 @@ class Console:
             status = run(argv, sys.stderr, environment=environment)
             seen = ""
         else:
-            self.log.parent.mkdir(exist_ok=True)
+            self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("a+", encoding="utf-8", errors="replace") as log:
                 log.write(f"\n$ {' '.join(map(str, argv))}\n")
                 log.flush()
@@ -60,7 +60,8 @@ class Console:
             raise ToolError(f"{os.path.basename(argv[0])} failed with status {status}{where}")
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str, config: str = "accepted as by every script; not read here"
+           ) -> argparse.ArgumentParser:
     """Return a parser with the options that every script has."""
     made = argparse.ArgumentParser(description=description, allow_abbrev=False)
     made.add_argument("--version", action="version",
@@ -69,7 +70,7 @@ def parser(description: str) -> argparse.ArgumentParser:
                       help="show what is done, and its output")
     made.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     made.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    made.add_argument("--config", metavar="FILE", help="accepted as by every script; not read here")
+    made.add_argument("--config", metavar="FILE", help=config)
     made.add_argument("--log-format", choices=("text", "json"), default="text",
                       help="accepted as by every script; not used here")
     return made
@@ -79,13 +80,16 @@ def conclude(script: str, as_json: bool, work: Callable[[], Mapping[str, object]
     """Do the work, print what is to be printed and return the exit status.
 
     ``work`` returns the members of its result; an ``outcome`` of its own among
-    them decides the status.
+    them decides the status. A mistake in the command line has no result.
     """
     started, clock = datetime.datetime.now(datetime.timezone.utc), time.monotonic()
     result: dict[str, object] = {"job": script, "outcome": "done"}
     try:
         with stoppable():
             result.update(work())
+    except UsageError as error:
+        sys.stderr.write(f"{script}: {error}\n")
+        return Exit.USAGE
     except (ImagewardenError, OSError) as error:
         sys.stdout.flush()
         sys.stderr.write(f"{script}: {error}\n")
