@@ -118,13 +118,14 @@ class Zabbix:
         where = pages / "include/classes/core/CConfigFile.php"  # it is /etc that is built in
         where.write_text(re.sub(r"(CONFIG_FILE_PATH = )'.*'", rf"\1'{self.place}/web.conf.php'",
                                 where.read_text()))
-        (self.place / "web.conf.php").write_text(
-            "<?php\n$DB = ['TYPE' => 'POSTGRESQL', 'SERVER' => '%s', 'PORT' => '0',"
-            " 'DATABASE' => 'zabbix', 'USER' => 'zabbix', 'PASSWORD' => '', 'SCHEMA' => '',"
-            " 'ENCRYPTION' => false, 'KEY_FILE' => '', 'CERT_FILE' => '', 'CA_FILE' => '',"
-            " 'VERIFY_HOST' => false, 'CIPHER_LIST' => '', 'VAULT' => '', 'VAULT_URL' => '',"
-            " 'VAULT_DB_PATH' => '', 'VAULT_TOKEN' => '', 'DOUBLE_IEEE754' => true];\n"
-            "$ZBX_SERVER_NAME = ''; $IMAGE_FORMAT_DEFAULT = IMAGE_FORMAT_PNG;\n" % self.place)
+        database = {"TYPE": "POSTGRESQL", "SERVER": self.place, "PORT": 0, "DATABASE": "zabbix",
+                    "USER": "zabbix", "PASSWORD": "", "SCHEMA": "", "KEY_FILE": "", "CERT_FILE": "",
+                    "CA_FILE": "", "CIPHER_LIST": "", "VAULT": "", "VAULT_URL": "",
+                    "VAULT_DB_PATH": "", "VAULT_TOKEN": ""}
+        lines = [f"$DB['{name}'] = '{value}';" for name, value in database.items()]
+        (self.place / "web.conf.php").write_text("\n".join([
+            "<?php", *lines, "$DB['ENCRYPTION'] = $DB['VERIFY_HOST'] = false;",
+            "$DB['DOUBLE_IEEE754'] = true;", "$IMAGE_FORMAT_DEFAULT = IMAGE_FORMAT_PNG;"]))
         server = self._start("php", "-d", "memory_limit=512M", "-d", "max_execution_time=300",
                              "-d", "post_max_size=32M", "-d", f"session.save_path={self.place}",
                              "-S", f"127.0.0.1:{self._web}", "-t", pages)

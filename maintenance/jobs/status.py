@@ -9,6 +9,7 @@ from tabulate import tabulate
 from maintenance.errors import Exit, LedgerError, UsageError
 from maintenance.ledger.generations import Generation
 from maintenance.ledger.images import Coverage
+from maintenance.settings import Store
 from maintenance.shell.job import Context, Job
 from maintenance.text import show
 from maintenance.times import iso
@@ -55,16 +56,23 @@ def store_status(context: Context) -> StatusReport:
     if not context.config.state.is_dir():
         raise LedgerError(f"{show(context.config.state)}: not there yet;"
                           " the first update-definitions makes it")
-    ledger = context.ledger
-    generation = ledger.generations.current()
     name = context.options.store
     stores = [store for store in context.config.store if name in {None, store.name}]
     if not stores:
         raise UsageError(f"--store {show(name)}: no such store")
+    return state_of(context, stores)
+
+
+def state_of(context: Context, stores: Sequence[Store]) -> StatusReport:
+    """Return what the ledger knows; Zabbix gets the same."""
+    ledger = context.ledger
+    generation = ledger.generations.current()
     waiting, set_aside, oldest = ledger.outbox_state()
     number = generation.number if generation else None
+    before = ledger.previous_images()
     return StatusReport(
-        [_store(store.name, ledger.images(store.name).coverage(number)) for store in stores],
+        [{**_store(store.name, ledger.images(store.name).coverage(number)),
+          "previous_images": before.get(store.name)} for store in stores],
         _definitions(generation),
         [{"job": run.job, "outcome": run.outcome, "finished": iso(run.finished),
           "last_success": iso(run.last_success)} for run in ledger.last_runs()],
