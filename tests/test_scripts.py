@@ -14,7 +14,7 @@ from tests.site import BIN, body_signature, wait_until
 
 JOBS = sorted(path.name for path in BIN.iterdir()
               if re.search(r'launch\("(?!demo)\w+"\)', path.read_text()))
-RECORDING = [job for job in JOBS if job in {"rescan-store", "update-definitions"}]
+RECORDING = [job for job in JOBS if job in {"rescan-store", "update-definitions", "send-checks"}]
 
 
 def arguments(site, script):
@@ -190,7 +190,8 @@ def test_a_file_where_a_directory_should_be_is_one_line(site, script, place):
 @pytest.mark.parametrize("script", RECORDING)
 @pytest.mark.parametrize("place", ["log", "lock", "dangling log"])
 def test_a_symlink_as_log_or_lock_is_refused_and_its_target_untouched(site, script, place):
-    job = {"rescan-store": "rescan", "update-definitions": "definitions"}[script]
+    job = {"rescan-store": "rescan", "update-definitions": "definitions",
+           "send-checks": "checks"}[script]
     target = site.root / "precious"
     if place != "dangling log":
         target.write_text("precious")

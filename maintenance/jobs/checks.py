@@ -60,9 +60,10 @@ def _send(context: Context, rules: Mapping[str, str], report: ChecksReport) -> N
             finally:
                 report.take(outgoing)
     except Busy:
+        context.hands_over = False
         context.log.info("another run is sending; the rest is left to it")
     except MonitoringError as error:
-        context.zabbix_is_away = True
+        context.hands_over = False  # once a run is enough
         context.trouble(str(error))
     else:
         _complain(context, before, report)

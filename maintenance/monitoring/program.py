@@ -44,7 +44,7 @@ def _send(scratch: Path, settings: Zabbix, server: Server, values: Sequence[Valu
     lines.write_text("".join(f"{value.line()}\n" for value in values), encoding="utf-8",
                      errors="replace")
     how = How(limits=Limits(seconds=max(0.1, deadline.left)), grace=0.1, remove=scratch)
-    ran = run([NAME, "-vv", "--config", str(conf), "--zabbix-server", server.host, "--port",
+    ran = run([NAME, "-v", "--config", str(conf), "--zabbix-server", server.host, "--port",
                str(server.port), "--with-timestamps", "--with-ns", "--input-file", str(lines)],
               how)
     with ran.output:

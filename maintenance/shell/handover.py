@@ -43,7 +43,7 @@ def hand_over(context: Context) -> None:
     The run is over, recorded and shown: nothing that happens here changes its
     status or reaches stderr. What was not taken waits for the next run.
     """
-    if not context.config.zabbix.servers or context.zabbix_is_away:
+    if not context.config.zabbix.servers or not context.hands_over:
         return
     until = Deadline.after(context.config.zabbix.timeout)
     try:
