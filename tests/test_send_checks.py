@@ -96,7 +96,7 @@ def test_discovery_is_sent_when_it_changed_hourly_and_when_asked_to(site):
         told = checks(site, 0, *arguments)["discovery"]["outcome"]
         sent = [value["key"] for one in server.requests[before:] for value in one]
         assert ("imagewarden.stores" in sent) is (told == "sent")
-        assert not told == "sent" or sent[:3] == RULES, "before what it makes items for"
+        assert told != "sent" or sent[:3] == RULES, "before what it makes items for"
         return told
 
     with Trapper(takes) as server:
@@ -327,7 +327,6 @@ def test_a_secret_identity_that_cannot_be_read_is_78(site):
 @pytest.mark.may_skip("only root has privileges to drop")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
 def test_what_is_sent_is_sent_by_the_user_of_the_job(site):
-    """Also from a place that only root can enter: see test_privileges."""
     for parent in (site.root, *site.root.parents[:2]):
         parent.chmod(parent.stat().st_mode | 0o055)
     site.top["user"] = "www-data"

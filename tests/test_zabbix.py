@@ -13,6 +13,7 @@ from maintenance.monitoring.trapper import Server
 from maintenance.monitoring.values import Value
 from maintenance.times import Deadline
 from tests.site import BAD, body_signature, wait_until
+from tests.zabbix import as_plain_user
 
 pytestmark = pytest.mark.server
 STATE, RESCAN, CHECKS = ("imagewarden.state", "imagewarden.run[rescan]", "imagewarden.run[checks]")
@@ -232,9 +233,29 @@ def test_a_wrong_key_is_one_line_and_nothing_is_lost(secured, host):
     (secured.root / "psk").write_text("f" * 64 + "\n")
     ended = secured.run("send-checks")
     assert (ended.status, ended.err.count("\n")) == (1, 1), ended
-    assert "zabbix_sender" in ended.err
+    assert "zabbix_sender: Unable to connect" in ended.err
     assert secured.run("store-status", "--json").json["outbox"]["waiting"] == 2
     host.history(STATE, 0)
+
+
+def test_certificates_do_as_well(sending, zabbix, host):
+    host.make(STATE, CHECKS)
+    zabbix.api("host.update", hostid=host.id, tls_accept=4)
+    zabbix.learn()
+    wait_until(lambda: host.offer(STATE, "probe", 1) == 0)
+    own = {}
+    for setting, name in (("ca_file", "ca.pem"), ("cert_file", "sender.pem"),
+                          ("key_file", "sender.key")):
+        content = subprocess.run([*as_plain_user(), "cat", zabbix.place / name], check=True,
+                                 capture_output=True).stdout
+        (sending.root / name).write_bytes(content)
+        own[setting] = str(sending.root / name)
+    sending.settings["zabbix"] |= {"tls": "cert", **own}
+    sending.write_config()
+    assert checks(sending)["refused_items"] == ["discovery"]
+    host.history(STATE, 1)
+    (sending.root / "sender.key").write_text("no key")
+    assert "sender.key" in checks(sending, 1)["error"]
 
 
 def test_tls_costs_no_more_than_the_timeout(secured):

@@ -58,6 +58,7 @@ class Zabbix:
         try:
             if os.geteuid() == 0:
                 os.chown(self.place, NOBODY, NOBODY)
+            self._make_certificates()
             self._start_database()
             self._start_frontend()
             self.start_server()
@@ -95,6 +96,24 @@ class Zabbix:
                               capture_output=True, check=False)
         assert done.returncode == 0, (argv, done.stderr[-2000:])
         return done.stdout
+
+    def _make_certificates(self) -> None:
+        """One authority, with a certificate for the server and one for a sender."""
+        def openssl(*words: str | Path) -> None:
+            self._run("openssl", *words)
+
+        def at(name: str) -> Path:
+            return self.place / name
+
+        new = ("req", "-newkey", "rsa:2048", "-nodes")
+        openssl(*new, "-x509", "-subj", "/CN=authority", "-days", "2", "-keyout", at("ca.key"),
+                "-out", at("ca.pem"))
+        for name in ("server", "sender"):
+            openssl(*new, "-subj", f"/CN={name}", "-keyout", at(f"{name}.key"), "-out",
+                    at(f"{name}.csr"))
+            openssl("x509", "-req", "-in", at(f"{name}.csr"), "-CA", at("ca.pem"), "-CAkey",
+                    at("ca.key"), "-set_serial", str(len(name)), "-days", "2", "-out",
+                    at(f"{name}.pem"))
 
     def _start_database(self) -> None:
         programs = max(Path("/usr/lib/postgresql").iterdir(), key=lambda one: int(one.name)) / "bin"
@@ -143,7 +162,9 @@ class Zabbix:
             "PidFile": self.place / "server.pid", "SocketDir": self.place,
             "CacheUpdateFrequency": 1, "StartPollers": 1, "StartPollersUnreachable": 1,
             "StartPingers": 0, "StartDiscoverers": 0, "StartHTTPPollers": 0, "StartTrappers": 3,
-            "StartPreprocessors": 1, "StartEscalators": 1, "Timeout": 4}.items()))
+            "StartPreprocessors": 1, "StartEscalators": 1, "Timeout": 4,
+            "TLSCAFile": self.place / "ca.pem", "TLSCertFile": self.place / "server.pem",
+            "TLSKeyFile": self.place / "server.key"}.items()))
         self._server = self._start("zabbix_server", "-f", "-c", conf)
         wait_until(lambda: listens(self.port) or self._server.poll() is not None, 60)
         assert self._server.poll() is None, (self.place / "log").read_text()[-2000:]

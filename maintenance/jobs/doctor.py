@@ -8,11 +8,14 @@ from tabulate import tabulate
 from maintenance.errors import Exit
 from maintenance.jobs import examinations
 from maintenance.jobs.examinations import Finding
+from maintenance.jobs.zabbix_examination import zabbix
 from maintenance.shell.job import Context, Job
 
 EXAMINATIONS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     examinations.programs, examinations.directories, examinations.stores,
-    examinations.definitions, examinations.engine, examinations.uploads, examinations.ledger)
+    examinations.definitions, examinations.engine, examinations.uploads, examinations.ledger,
+    zabbix)
+
 
 @dataclass(frozen=True, slots=True)
 class DoctorReport:

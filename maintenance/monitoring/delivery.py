@@ -75,7 +75,10 @@ class Delivery:
         by_key = [list(group) for _, group in groupby(sorted(rows, key=_key), _key)]
         if len(by_key) > 1:
             for part in by_key:
-                self._refused(part) if taken == 0 else self._offer(part)
+                if taken:
+                    self._offer(part)
+                else:
+                    self._refused(part)
         elif taken == 0:
             self._refused(rows)
         else:

@@ -44,7 +44,7 @@ def _send(scratch: Path, settings: Zabbix, server: Server, values: Sequence[Valu
     lines.write_text("".join(f"{value.line()}\n" for value in values), encoding="utf-8",
                      errors="replace")
     how = How(limits=Limits(seconds=max(0.1, deadline.left)), grace=0.1, remove=scratch)
-    ran = run([NAME, "-v", "--config", str(conf), "--zabbix-server", server.host, "--port",
+    ran = run([NAME, "-vv", "--config", str(conf), "--zabbix-server", server.host, "--port",
                str(server.port), "--with-timestamps", "--with-ns", "--input-file", str(lines)],
               how)
     with ran.output:
@@ -64,7 +64,8 @@ def _conf(settings: Zabbix) -> str:
 
 def _taken(server: Server, status: int, output: str, offered: int) -> int:
     """Count what was taken; the status alone is 0 also when nothing was."""
-    counts = re.findall(r"processed: (\d{1,9}); failed: \d+; total: \d+;", output)
+    counts = re.findall(r'^(?:Response from .*|info from server): "processed: (\d{1,9});', output,
+                        re.MULTILINE)
     if status not in {0, 2} or not counts:
         raise MonitoringError(f"{server}: {NAME}: {_reason(output)}")
     taken = sum(int(count) for count in counts)
@@ -74,8 +75,6 @@ def _taken(server: Server, status: int, output: str, offered: int) -> int:
 
 
 def _reason(output: str) -> str:
-    """Return what it complained of, without its process id and time."""
-    lines = [re.sub(r"^.*?\[\d+\]: |^\s*\d+:\d+:\d+\.\d+ ", "", line)
-             for line in output.splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith(("sent:", "Sending failed", "DEBUG"))]
-    return show(" ".join(said))[:SHOWN] or "no answer"
+    """Return what it complains of, which it mostly tells at its most talkative only."""
+    found = re.findall(r"\[\d+\]: (?:ERROR: |DEBUG: (?=Unable to connect))(.*)", output)
+    return show(found[-1])[:SHOWN] if found else "no answer"

@@ -16,9 +16,9 @@ RUNTIME = ("clamav", "clamav-daemon", "clamav-freshclam", "clamdscan", "optipng"
 # Zabbix's server and frontend, whose API the tests use; zabbix-agent brings zabbix_sender.
 ZABBIX = ("postgresql", "zabbix-server-pgsql", "zabbix-frontend-php", "zabbix-agent", "php-cli",
           "php-pgsql", "php-gd", "php-xml", "php-bcmath", "php-mbstring")
-TESTS = ("strace", "util-linux", "libimage-exiftool-perl", *ZABBIX)
+TESTS = ("strace", "util-linux", "openssl", "libimage-exiftool-perl", *ZABBIX)
 SERVICES = ("clamav-daemon", "clamav-freshclam", "postgresql", "zabbix-server-pgsql",
-            "zabbix-agent", "apache2")
+            "zabbix-agent")
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 MARK = "# Of imagewarden's bin/setup, for as long as it installs packages."
