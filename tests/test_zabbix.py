@@ -255,7 +255,7 @@ def test_certificates_do_as_well(sending, zabbix, host):
     assert checks(sending)["refused_items"] == ["discovery"]
     host.history(STATE, 1)
     (sending.root / "sender.key").write_text("no key")
-    assert "sender.key" in checks(sending, 1)["error"]
+    assert "private key" in checks(sending, 1)["error"]
 
 
 def test_tls_costs_no_more_than_the_timeout(secured):

@@ -19,7 +19,7 @@ PORT = 10051
 HEADER = struct.Struct("<4sBII")  # magic, flags, length, and what is reserved
 MAGIC, FLAGS = b"ZBXD", 1
 LONGEST_ANSWER = 64 * 2**10  # real ones have a hundred bytes
-SHOWN = 200  # characters of a server's own words in a message
+SHOWN = 300  # characters of a server's own words in a message
 
 Address = tuple[socket.AddressFamily, Any]
 
