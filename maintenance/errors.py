@@ -62,6 +62,10 @@ class EngineError(ImagewardenError):
     """No scan engine can be had, or it cannot be trusted."""
 
 
+class MonitoringError(ImagewardenError):
+    """No Zabbix server answers, or none as it should."""
+
+
 class LedgerError(ImagewardenError):
     """The ledger cannot be read or written."""
 

@@ -2,12 +2,18 @@
 
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Self
 
 
 def iso(epoch: float | None) -> str | None:
     """Return an epoch time as results show it, such as 2026-11-21T01:00:03Z."""
     return None if epoch is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
+
+
+def epoch(text: str) -> float:
+    """Return what ``iso`` was given; ValueError for any other text."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,11 @@ class Deadline:
     def after(cls, seconds: float) -> Self:
         """Return the deadline ``seconds`` from now; 0 means there is none."""
         return cls(time.monotonic() + seconds if seconds else float("inf"))
+
+    @property
+    def left(self) -> float:
+        """Return the seconds until then, never less than none."""
+        return max(0.0, self.at - time.monotonic())
 
     @property
     def passed(self) -> bool:

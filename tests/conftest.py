@@ -1,13 +1,14 @@
 """Rules for every test of this directory."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.site import Site
+from tests.zabbix import Zabbix
 
 # On a busy machine an example may take a second: that says nothing about the code.
 settings.register_profile("patient", deadline=None,
@@ -44,3 +45,10 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def site(tmp_path: Path) -> Site:
     """Return a small site of our own, with its definitions still to be fetched."""
     return Site(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def zabbix() -> Iterator[Zabbix]:
+    """Return a real Zabbix, the same for all tests: ten seconds to start."""
+    with Zabbix() as running:
+        yield running

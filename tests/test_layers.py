@@ -17,6 +17,7 @@ ALLOWED = {
     "demo": TOP | MIDDLE | {"ledger", "provision", ""},
     **{name: {name, ""} for name in MIDDLE},
     "store": {"store", "ledger", ""},
+    "monitoring": {"monitoring", "ledger", ""},
     "ledger": {"ledger", ""},
     "provision": {"provision", ""},
     "": {""},

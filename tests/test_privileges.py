@@ -12,6 +12,7 @@ import pytest
 
 from tests.processes import ENVIRONMENT, family, named, started, status_of
 from tests.site import BAD, BIN, wait_until
+from tests.trappers import Trapper, takes
 
 pytestmark = [pytest.mark.server, pytest.mark.may_skip("only root has privileges to drop"),
               pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")]
@@ -147,14 +148,20 @@ def test_a_checkout_that_only_root_can_enter_works_after_the_drop(theirs, tmp_pa
     subprocess.run(["cp", "-a", root / ".venv", checkout / ".venv"], check=True)
     theirs.image("bad.jpg", BAD)
     (theirs.store / "bad.jpg").chmod(0o644)
-    for script, arguments, status in (
-            ("update-definitions", ["--wait"], 4), ("rescan-store", ["--full"], 4),
-            ("store-status", [], 0), ("doctor", [], 0), ("show-config", [], 0),
-            ("scan-upload", [theirs.store / "bad.jpg"], 3)):
-        ran = subprocess.run([checkout / "bin" / script, *arguments, "--config", theirs.config],
-                             cwd="/", env=ENVIRONMENT, capture_output=True, check=False)
-        assert ran.returncode == status, (script, ran)
-        assert b"Traceback" not in ran.stderr
+    with Trapper(takes) as server:
+        theirs.settings["zabbix"] = {"servers": [f"localhost:{server.port}"]}
+        theirs.write_config()
+        for script, arguments, status in (
+                ("update-definitions", ["--wait"], 4), ("rescan-store", ["--full"], 4),
+                ("send-checks", [], 0), ("store-status", [], 0), ("doctor", [], 0),
+                ("show-config", [], 0), ("scan-upload", [theirs.store / "bad.jpg"], 3)):
+            ran = subprocess.run(
+                [checkout / "bin" / script, *arguments, "--config", theirs.config],
+                cwd="/", env=ENVIRONMENT, capture_output=True, check=False)
+            assert ran.returncode == status, (script, ran)
+            assert b"Traceback" not in ran.stderr
+    assert [value["key"].partition("[")[2] for value in server.values] == [
+        "rescan]", "definitions]", "rescan]", "", "", "", "", "checks]"]
 
 
 @pytest.mark.parametrize("fault", ["not root's", "in a directory of others"])

@@ -15,7 +15,7 @@ from tests.site import BIN, body_signature, wait_until
 JOBS = sorted(path.name for path in BIN.iterdir()
               if re.search(r'launch\("(?!demo|run_schedule)\w+"\)', path.read_text()))
 RECORDING = [job for job in JOBS
-             if job in {"rescan-store", "update-definitions", "optimize-images"}]
+             if job in {"rescan-store", "update-definitions", "optimize-images", "send-checks"}]
 
 
 def arguments(site, script):
@@ -194,7 +194,7 @@ def test_a_file_where_a_directory_should_be_is_one_line(site, script, place):
 @pytest.mark.parametrize("place", ["log", "lock", "dangling log"])
 def test_a_symlink_as_log_or_lock_is_refused_and_its_target_untouched(site, script, place):
     job = {"rescan-store": "rescan", "update-definitions": "definitions",
-           "optimize-images": "optimize"}[script]
+           "optimize-images": "optimize", "send-checks": "checks"}[script]
     target = site.root / "precious"
     if place != "dangling log":
         target.write_text("precious")

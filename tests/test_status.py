@@ -6,6 +6,7 @@ import pytest
 
 from tests.processes import Namespace, hidden
 from tests.site import BAD, LATER, body_signature
+from tests.trappers import Trapper, takes
 
 pytestmark = pytest.mark.server
 
@@ -63,6 +64,18 @@ def test_coverage_follows_every_step(site):
     site.rescan()
     store = state(site)["stores"][0]
     assert (store["clean_current"], store["clean_older"], store["infected"]) == (1, 0, 2)
+
+
+def test_the_images_of_the_rescan_before_are_told(site):
+    paths = [site.image(f"{at}.jpg") for at in range(4)]
+    site.update()
+    site.rescan()
+    assert state(site)["stores"][0]["previous_images"] is None
+    os.unlink(paths[0])
+    site.rescan()
+    site.rescan(paths[1])  # which says nothing of the whole store
+    store = state(site)["stores"][0]
+    assert (store["images"], store["previous_images"]) == (3, 4)
 
 
 def test_a_failed_run_keeps_the_time_of_the_last_success(site):
@@ -138,6 +151,23 @@ def test_each_broken_thing_is_found(site):
         assert findings(site, 0)["engine"]["state"] == "ok"
     with site.clamd(AlertExceedsMax="no"):
         assert "AlertExceedsMax" in findings(site, 0)["engine"]["repair"]
+
+
+def test_doctor_asks_zabbix(site):
+    assert findings(site, 1)["zabbix"]["detail"].startswith("off")
+    site.update()
+    with Trapper(takes) as server:
+        site.settings["zabbix"] = {"servers": [server.address]}
+        site.write_config()
+        assert findings(site, 0)["zabbix"]["state"] == "ok"
+    assert server.values == []
+    assert findings(site, 0)["zabbix"]["state"] == "warning"
+    site.settings["zabbix"] |= {"tls": "psk", "psk_identity": "who", "psk_file": "/no/such"}
+    site.write_config()
+    assert "/no/such" in findings(site, 1)["zabbix"]["detail"]
+    with hidden("/usr/bin/zabbix_sender") as nowhere:
+        found = findings(site, 1, nowhere.wrap)["zabbix"]
+    assert found["repair"] == "apt-get install zabbix-agent"
 
 
 def test_a_state_that_is_a_file_and_a_damaged_ledger_are_found(site):

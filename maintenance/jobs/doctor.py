@@ -8,13 +8,14 @@ from tabulate import tabulate
 from maintenance.errors import Exit
 from maintenance.jobs import examinations, examinations_clamav, host
 from maintenance.jobs.examinations import Finding
+from maintenance.jobs.zabbix_examination import zabbix
 from maintenance.shell.job import Context, Job
 
 EXAMINATIONS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     examinations.programs, examinations.directories, examinations.stores,
     examinations.quarantines, examinations_clamav.definitions, examinations_clamav.databases,
     examinations_clamav.engine, examinations_clamav.uploads, examinations.ledger,
-    host.confinement, host.timetable)
+    zabbix, host.confinement, host.timetable)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from maintenance.errors import Exit, LedgerError, UsageError
 from maintenance.jobs.quarantines import holdings, totals
 from maintenance.ledger.generations import Generation
 from maintenance.ledger.rows import Coverage
+from maintenance.settings import Store
 from maintenance.shell.job import Context, Job
 from maintenance.text import show
 from maintenance.times import iso
@@ -60,18 +61,24 @@ def store_status(context: Context) -> StatusReport:
     if not context.config.state.is_dir():
         raise LedgerError(f"{show(context.config.state)}: not there yet;"
                           " the first update-definitions makes it")
-    ledger = context.ledger
-    generation = ledger.generations.current()
     name = context.options.store
     stores = [store for store in context.config.store if name in {None, store.name}]
     if not stores:
         raise UsageError(f"--store {show(name)}: no such store")
+    return state_of(context, stores)
+
+
+def state_of(context: Context, stores: Sequence[Store]) -> StatusReport:
+    """Return what the ledger knows; Zabbix gets the same."""
+    ledger = context.ledger
+    generation = ledger.generations.current()
     waiting, set_aside, oldest = ledger.outbox_state()
     number = generation.number if generation else None
     held = {store.name: holdings(context.config, store) for store in stores}
+    before = ledger.previous_images()
     return StatusReport(
-        [_store(store.name, ledger.images(store.name).coverage(number), held[store.name].held)
-         for store in stores],
+        [{**_store(store.name, ledger.images(store.name).coverage(number), held[store.name].held),
+          "previous_images": before.get(store.name)} for store in stores],
         _definitions(generation),
         [{"job": run.job, "outcome": run.outcome, "finished": iso(run.finished),
           "last_success": iso(run.last_success)} for run in ledger.last_runs()],

@@ -9,11 +9,14 @@ from typing import Self
 
 import sqlalchemy as sa
 
-from maintenance.ledger.database import Opened, connect, reading
+from maintenance.ledger.database import Opened, connect, reading, sound
 from maintenance.ledger.generations import Generations
 from maintenance.ledger.images import Images
 from maintenance.ledger.optimized import Optimized
+from maintenance.ledger.outbox import Outbox
 from maintenance.ledger.schema import outbox, runs, undone
+
+GOOD = (0, 3, 4)  # statuses of a run that did its work
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Ledger:
         self._engine = opened.engine
         self.rebuilt = opened.rebuilt
         self.generations = Generations(opened.engine)
+        self.outbox = Outbox(opened.engine)
 
     @classmethod
     def open(cls, state: Path) -> Self:
@@ -94,15 +98,41 @@ class Ledger:
             found = connection.execute(query).scalar()
         return None if found is None else int(found)
 
+    def previous_images(self) -> dict[str, int]:
+        """Return how many images each store had at the last but one complete rescan."""
+        query = sa.select(runs.c.result).where(
+            runs.c.job == "rescan", runs.c.generation.is_not(None)).order_by(
+            runs.c.number.desc()).limit(1).offset(1)
+        with sound(self._engine), reading(self._engine) as connection:
+            found = connection.execute(query).scalar() or {}
+            return {str(one["name"]): int(one["images"]) for one in found.get("stores", ())}
+
     def last_runs(self) -> Sequence[RunRow]:
         """Return the last run of every job that ever ran, by name."""
-        good = sa.case((runs.c.status.in_((0, 3, 4)), runs.c.finished))
+        good = sa.case((runs.c.status.in_(GOOD), runs.c.finished))
         newest = sa.select(runs.c.job, sa.func.max(runs.c.number).label("number"),
                            sa.func.max(good).label("success")).group_by(runs.c.job).subquery()
         query = sa.select(runs.c.job, runs.c.outcome, runs.c.finished, newest.c.success).join(
             newest, runs.c.number == newest.c.number).order_by(runs.c.job)
         with reading(self._engine) as connection:
             return [RunRow(*row) for row in connection.execute(query)]
+
+    def last_result(self, job: str) -> dict[str, object]:
+        """Return the result of the last run of ``job``; empty when there was none."""
+        query = sa.select(runs.c.result).where(runs.c.job == job).order_by(
+            runs.c.number.desc()).limit(1)
+        with reading(self._engine) as connection:
+            found = connection.execute(query).scalar()
+        return found if isinstance(found, dict) else {}
+
+    def forget_runs(self, before: float) -> None:
+        """Drop runs that ended before ``before`` (epoch), but what others still ask about."""
+        good = runs.c.status.in_(GOOD)
+        kept = [sa.select(sa.func.max(runs.c.number)).where(which).group_by(runs.c.job)
+                for which in (sa.true(), good, runs.c.generation.is_not(None))]
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(runs).where(
+                runs.c.finished < before, *(runs.c.number.not_in(one) for one in kept)))
 
     def replace_undone(self, job: str, store: str, rows: Iterable[tuple[bytes, str]]) -> None:
         """Make ``rows`` (key, reason) the whole of what ``job`` left undone in ``store``."""

@@ -13,9 +13,13 @@ from maintenance.provision.console import Console
 
 RUNTIME = ("clamav", "clamav-daemon", "clamav-freshclam", "clamdscan", "optipng",
            "libjpeg-turbo-progs", "bubblewrap")
-TESTS = ("strace", "util-linux", "libimage-exiftool-perl", "cron", "faketime", "logrotate",
-         "systemd")
-SERVICES = ("clamav-daemon", "clamav-freshclam")
+# Zabbix's server and frontend, whose API the tests use; zabbix-agent brings zabbix_sender.
+ZABBIX = ("postgresql", "zabbix-server-pgsql", "zabbix-frontend-php", "zabbix-agent", "php-cli",
+          "php-pgsql", "php-gd", "php-xml", "php-bcmath", "php-mbstring")
+TESTS = ("strace", "util-linux", "openssl", "libimage-exiftool-perl", "cron", "faketime", "logrotate",
+         "systemd", *ZABBIX)
+SERVICES = ("clamav-daemon", "clamav-freshclam", "postgresql", "zabbix-server-pgsql",
+            "zabbix-agent")
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 MARK = "# Of imagewarden's bin/setup, for as long as it installs packages."

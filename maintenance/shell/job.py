@@ -61,6 +61,7 @@ class Context:
     account: Account | None = None  # whom a job started by root becomes
     ready: bool = False  # the job's directories are there: its run can be recorded
     prepared: Any = None  # what the job's ``prepare`` leaves to its ``run``
+    hands_over: bool = True  # what waits for Zabbix, at its end
     report: Report | None = None  # what is known so far, should the run be stopped
     _ledger: "Ledger | None" = None
 

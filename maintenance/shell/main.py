@@ -50,7 +50,9 @@ def main(name: str, argv: Sequence[str] | None = None) -> int:
 
 def _context(job: Job, chosen: argparse.Namespace, log: logging.Logger) -> Context:
     if job.settings is Config:
-        config = configuration.load(chosen.config, job.sections)
+        # Every run that is recorded is also sent.
+        sections = (*job.sections, *(["zabbix"] if job.records else []))
+        config = configuration.load(chosen.config, sections)
         host = config.zabbix.host or socket.gethostname()
     else:
         part = configuration.load_part(chosen.config, job.sections, job.settings)
@@ -123,6 +125,8 @@ def _ready(job: Job, context: Context, now: float) -> Iterator[None]:
         finally:  # whatever failed, and a signal too, must not be recorded as root
             if job.remembers:  # now: later our own files may be out of reach
                 importlib.import_module("maintenance.ledger.ledger")
+            if job.records:
+                importlib.import_module("maintenance.shell.handover")
             become(None if job.resident else who)
         yield
 
@@ -151,7 +155,8 @@ def _busy(job: Job, context: Context, started: float, busy: Busy) -> int:
 
 def _leave(ending: result.Ending, context: Context) -> int:
     members = ending.members(context.host)
-    if context.ready and not getattr(context.options, "dry_run", False):
+    recorded = context.ready and not getattr(context.options, "dry_run", False)
+    if recorded:
         lost = result.record(ending, context, members)
         if lost is not None and lost not in context.troubles:
             # One line is enough for a run that failed: the reason is likely the same.
@@ -164,7 +169,12 @@ def _leave(ending: result.Ending, context: Context) -> int:
             context.log.warning("%s", line)
     if context.options.json:
         result.show_json(members)
-    elif ending.report is not None and (ending.job.shows or sys.stdout.isatty()):
+    elif ending.report is not None and (
+            ending.job.shows or getattr(ending.report, "shows", False) or sys.stdout.isatty()):
         result.show_lines(ending.report.summary())
     context.log.info("%s, status %d, %.1f s", ending.outcome, ending.status, ending.seconds)
+    if recorded and ending.status < result.SIGNALLED:  # who is told to stop does not stay to send
+        from maintenance.shell.handover import hand_over  # noqa: PLC0415 - not for uploads
+
+        hand_over(context)
     return ending.status

@@ -11,6 +11,8 @@ from maintenance.errors import Exit, ImagewardenError
 from maintenance.shell.job import OUTCOMES, Context, Job, Report, worst
 from maintenance.times import iso
 
+SIGNALLED = 128  # from here on a status names the signal that ended the run
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -36,7 +38,7 @@ class Ending:
     def outcome(self) -> str:
         """Return the one word for it."""
         closed = getattr(self.report, "closed", False)
-        word = OUTCOMES.get(Exit(self.status), "failed") if self.status < 128 else "failed"
+        word = OUTCOMES.get(Exit(self.status), "failed") if self.status < SIGNALLED else "failed"
         return "closed" if closed and word == "done" else word
 
     def members(self, host: str) -> dict[str, object]:

@@ -1,0 +1,117 @@
+"""send-checks: the state and what waits in the outbox, to Zabbix."""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+
+from maintenance.errors import Busy, MonitoringError
+from maintenance.jobs.checks_report import ChecksReport, Discovered
+from maintenance.jobs.status import state_of
+from maintenance.monitoring import discovery
+from maintenance.monitoring.delivery import DAY, Delivery, pending
+from maintenance.monitoring.values import Value, fitted
+from maintenance.shell.handover import delivery
+from maintenance.shell.job import Context, Job
+from maintenance.text import show
+from maintenance.times import Deadline, epoch, iso
+
+STATE = "imagewarden.state"
+STATES = 2016  # that wait at most: a week of one every five minutes
+AT_ONCE = 60.0  # seconds after which the rest of a long outbox is left to the next run
+AGAIN = 3600.0 - 60  # seconds between discoveries; a minute for runs that start unevenly
+RUNS_KEPT = 30 * DAY
+
+
+def checks(context: Context) -> ChecksReport:
+    """Compute the state, discover, and empty the outbox."""
+    report = ChecksReport()
+    context.report = report
+    options = context.options
+    if options.print:
+        options.dry_run = True  # nothing is sent, and so there is nothing to record
+    elif not context.config.zabbix.servers:
+        return report
+    now = time.time()
+    state = state_of(context, context.config.store).members()
+    text = json.dumps({"host": context.host, "started": iso(now), **state}, ensure_ascii=False)
+    rules = discovery.rules(state)
+    if options.dry_run:
+        report.form = options.print
+        report.values = [*_rule_values(rules, context.host, now),
+                         *pending(context.ledger.outbox, context.host),
+                         Value(context.host, STATE, fitted(text), int(now), 0)]
+    else:
+        context.ledger.forget_runs(now - RUNS_KEPT)
+        context.ledger.outbox.put(STATE, text, now, keep=STATES)
+        _send(context, rules, report)
+    report.waiting, report.set_aside, _ = context.ledger.outbox_state()
+    return report
+
+
+def _send(context: Context, rules: Mapping[str, str], report: ChecksReport) -> None:
+    before = context.ledger.last_result("checks")
+    turn = Deadline.after(context.config.zabbix.timeout)
+    try:
+        with delivery(context, turn, Deadline.after(AT_ONCE)) as outgoing:
+            try:
+                report.discovery = _discover(context, rules, before, outgoing)
+                outgoing.run()
+            finally:
+                report.take(outgoing)
+    except Busy:
+        context.hands_over = False
+        context.log.info("another run is sending; the rest is left to it")
+    except MonitoringError as error:
+        context.hands_over = False  # once a run is enough
+        context.trouble(str(error))
+    else:
+        _complain(context, before, report)
+
+
+def _discover(context: Context, rules: Mapping[str, str], before: Mapping[str, object],
+              outgoing: Delivery) -> Discovered:
+    """Tell Zabbix what there is: when that changed, once an hour, or when asked to."""
+    now = time.time()
+    mark = discovery.fingerprint(rules)
+    last = Discovered.of(before.get("discovery"))
+    recent = last.sent is not None and 0 <= now - epoch(last.sent) < AGAIN
+    if last.fingerprint == mark and recent and not context.options.discovery:
+        return Discovered("current", mark, last.sent)
+    taken = outgoing.send(_rule_values(rules, context.host, now))
+    if taken < len(rules):
+        return Discovered("refused", mark, None)
+    return Discovered("sent", mark, iso(now))
+
+
+def _rule_values(rules: Mapping[str, str], host: str, now: float) -> Sequence[Value]:
+    return [Value(host, key, value, int(now), int(now % 1 * 10**9)) for key, value in rules.items()]
+
+
+def _complain(context: Context, before: Mapping[str, object], report: ChecksReport) -> None:
+    """Say what Zabbix refuses: always when it is everything, else when that is new."""
+    refused = sorted(report.refused)
+    if report.discovery.outcome == "refused":
+        refused.append("discovery")
+    report.refused_items = refused
+    if not refused:
+        return
+    line = (f'{report.server}: refuses values of host "{show(context.host)}": {", ".join(refused)};'
+            " is the template linked to it?")
+    if report.sent == 0:
+        context.trouble(line)
+    elif refused != before.get("refused_items"):
+        report.complaint = line
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--print", nargs="?", const="json", choices=("json", "sender"),
+                        help="show all values instead of sending them: as JSON, or as"
+                             " zabbix_sender -T -N -i reads them")
+    parser.add_argument("--discovery", action="store_true",
+                        help="send discovery now; otherwise when it changed, and hourly")
+
+
+JOB = Job(script="send-checks", name="checks", run=checks, options=_options, changes=True,
+          sections=("store", "zabbix"), locked=lambda options: not options.print,
+          purpose="Send the state, and what waits in the outbox, to Zabbix.")

@@ -1,0 +1,1 @@
+"""Telling Zabbix: its trapper protocol, the outbox's delivery, discovery."""
