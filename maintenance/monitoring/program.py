@@ -47,8 +47,7 @@ def _send(scratch: Path, settings: Zabbix, server: Server, values: Sequence[Valu
     ran = run([NAME, "-vv", "--config", str(conf), "--zabbix-server", server.host, "--port",
                str(server.port), "--with-timestamps", "--with-ns", "--input-file", str(lines)],
               how)
-    with ran.output:
-        return _taken(server, ran.status, ran.tail().decode("utf-8", "replace"), len(values))
+    return _taken(server, ran.status, ran.tail.decode("utf-8", "replace"), len(values))
 
 
 def _conf(settings: Zabbix) -> str:
