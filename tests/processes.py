@@ -11,7 +11,7 @@ import tempfile
 import termios
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = os.geteuid() == 0
@@ -87,6 +87,16 @@ def named(pids: Sequence[int], name: str) -> list[int]:
                 found.append(pid)
         except OSError:
             continue
+    return found
+
+
+def engines(pid: int) -> list[int]:
+    """The engines among the descendants of ``pid``; a clamd that says its version is none."""
+    found = []
+    for one in named(family(pid), "clamd"):
+        with suppress(OSError):
+            if b"--config-file" in Path(f"/proc/{one}/cmdline").read_bytes():
+                found.append(one)
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ENVIRONMENT, family, named, started, status_of
+from tests.processes import ENVIRONMENT, engines, started, status_of
 from tests.site import BAD, BIN, wait_until
 from tests.trappers import Trapper, takes
 
@@ -47,8 +47,8 @@ def expected():
 def test_a_running_job_and_its_engine_are_the_user_for_good(theirs):
     theirs.update()
     with started(theirs.command("rescan-store", "-")) as job:
-        wait_until(lambda: named(family(job.pid), "clamd"))
-        for pid in (job.pid, *named(family(job.pid), "clamd")):
+        wait_until(lambda: engines(job.pid))
+        for pid in (job.pid, *engines(job.pid)):
             assert ids(pid) == expected()
             assert int(status_of(pid)["CapEff"], 16) == 0
             assert int(status_of(pid)["CapPrm"], 16) == 0

@@ -7,13 +7,14 @@ import signal
 import struct
 import subprocess
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.mirror import serving
 from tests.processes import (
+    engines,
     family,
     hidden,
     killed_at_every_step,
@@ -385,16 +386,6 @@ class Stuck:
 
     def free(self):
         self._go.set()
-
-
-def engines(pid):
-    """The engines among the descendants of ``pid``; one that only says its version is none."""
-    found = []
-    for one in named(family(pid), "clamd"):
-        with suppress(OSError):
-            if b"--config-file" in Path(f"/proc/{one}/cmdline").read_bytes():
-                found.append(one)
-    return found
 
 
 @contextmanager
