@@ -197,7 +197,8 @@ def test_a_checksum_over_the_pixels_counts():
     rows = zlib.compress(b"".join(b"\0" + bytes(37 * 3) for _ in range(29)))
     head = png(samples(2, 8), 2, 8)[:33]
     for wrong in (rows[:-4] + bytes(4), rows[:-4], rows[:-1]):
-        assert shrunk(head + chunk(b"IDAT", wrong) + chunk(b"IEND")).startswith("Broken: its pixels")
+        told = shrunk(head + chunk(b"IDAT", wrong) + chunk(b"IEND"))
+        assert told.startswith("Broken: its pixels")
 
 
 def test_an_index_beyond_the_palette_is_left_alone():
