@@ -142,7 +142,7 @@ def test_grey_under_a_profile_for_colours_is_refused_though_it_looks_the_same(co
 
 
 @pytest.mark.parametrize("result", [
-    b"", b"\x89PNG\r\n\x1a\n", RICH[:-1], RICH[:-12], RICH[:60] + b"\0" + RICH[61:],
+    b"", b"\x89PNG\r\n\x1a\n", RICH[:-1], RICH[:-12], RICH[:60] + b"\7" + RICH[61:],
     changed(RICH, b"IDAT", zlib.compress(bytes(100))),
     changed(RICH, b"IDAT", named(RICH, b"IDAT")[0][:-4]),
     without(RICH, b"IDAT"), RICH[:33] + chunk(b"acTL", bytes(8)) + RICH[33:],
@@ -170,7 +170,8 @@ def test_a_jpeg_may_not_lose_or_change_what_stays(gone):
     with pytest.raises(Different):
         checked_jpeg(PHOTO, with_segments(jpeg(dpi=(72, 72)), *rest), ALL)
     with pytest.raises(Different):
-        checked_jpeg(PHOTO, with_segments(jpeg(dpi=(72, 72)), *rest, (gone[0], gone[1] + b"+")), ALL)
+        checked_jpeg(PHOTO, with_segments(jpeg(dpi=(72, 72)), *rest, (gone[0], gone[1] + b"+")),
+                     ALL)
     with pytest.raises(Different):
         checked_jpeg(PHOTO, with_segments(jpeg(dpi=(72, 72)), *rest), {"all"})
 

@@ -269,8 +269,8 @@ def test_a_worker_that_was_taken_over_is_not_believed(image, monkeypatch, lie):
 @pytest.mark.parametrize("answer", ["b'junk'", "b'[]'", "b'{}'", "b'{\"size\": 10**9}'"])
 def test_nonsense_is_no_answer(image, monkeypatch, answer):
     monkeypatch.setattr(bundle, "UNPACK", bundle.UNPACK.replace(
-        "worker.serve(", f"worker.json.dumps = lambda _: type('', (), dict(encode=lambda s: {answer}"
-        "))()\nworker.serve("))
+        "worker.serve(", "worker.json.dumps = lambda told: type('', (), dict(encode=lambda s: "
+        f"{answer}))()\nworker.serve("))
     with team() as hands:
         [result] = hands.over(iter([image(PHOTO)]))
     assert result.outcome == Damaged("reading it gave no sensible answer")
@@ -374,8 +374,8 @@ except ConfigError as error:
 
 
 def script(wrap, *words):
-    ran = subprocess.run([*wrap, PYTHON, "-Ic", SCRIPT, *words], stdout=subprocess.PIPE,
-                         stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd="/")
+    ran = subprocess.run([*wrap, PYTHON, "-Ic", SCRIPT, *words], capture_output=True,
+                         text=True, env=ENVIRONMENT, cwd="/")
     assert ran.stderr == ""
     return ran.stdout.splitlines()
 

@@ -29,7 +29,8 @@ XMP = (0xE1, b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>")
 CAMERA = exif([(0x010F, b"Example\0"), (0x0112, 6), (0x013B, b"Somebody\0"),
                (0x8298, b"(c)\0")])
 EVERYTHING = [(0xE1, b"Exif\0\0" + CAMERA), XMP, *icc_segments(),
-              (0xED, b"Photoshop 3.0\0" + bytes(20)), (0xFE, b"a comment"), (0xEC, b"Ducky\0"), (0xE0, b"JFXX\0\x10" + bytes(30))]
+              (0xED, b"Photoshop 3.0\0" + bytes(20)), (0xFE, b"a comment"),
+              (0xEC, b"Ducky\0"), (0xE0, b"JFXX\0\x10" + bytes(30))]
 MODES = [("L", {}), ("RGB", {"subsampling": 0}), ("RGB", {"subsampling": 1}),
          ("RGB", {"subsampling": 2}), ("CMYK", {}), ("RGB", {"restart_marker_blocks": 2}),
          ("RGB", {"keep_rgb": True})]
