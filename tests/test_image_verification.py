@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from maintenance.demo.pictures import srgb_profile
-from maintenance.images import jpeg as segments_of
+from maintenance.images import chunks as chunks_of
+from maintenance.images import jpeg as jpeg_rules
 from maintenance.images import pictures, tools
-from maintenance.images import png as chunks_of
+from maintenance.images import segments as segments_of
 from maintenance.images.verify import Different, same_jpeg, same_png
 from tests.images import (
     SIGNATURE,
@@ -145,7 +146,8 @@ def test_grey_under_a_profile_for_colours_is_refused_though_it_looks_the_same(co
     b"", b"\x89PNG\r\n\x1a\n", RICH[:-1], RICH[:-12], RICH[:60] + b"\7" + RICH[61:],
     changed(RICH, b"IDAT", zlib.compress(bytes(100))),
     changed(RICH, b"IDAT", named(RICH, b"IDAT")[0][:-4]),
-    without(RICH, b"IDAT"), RICH[:33] + chunk(b"acTL", bytes(8)) + RICH[33:],
+    without(RICH, b"IDAT"), changed(RICH, b"IHDR", bytes(12)),
+    RICH[:33] + chunk(b"acTL", bytes(8)) + RICH[33:],
 ])
 def test_a_broken_png_is_no_result(result):
     with pytest.raises(Different):
@@ -182,7 +184,7 @@ def test_a_jpeg_may_not_lose_or_change_what_stays(gone):
 ])
 def test_a_field_may_not_change(name, block):
     keep = {"orientation", "copyright"}
-    first = segments_of.stripped(segments_of.parse(PHOTO), keep)
+    first = jpeg_rules.stripped(segments_of.parse(PHOTO), keep)
     checked_jpeg(PHOTO, bytes(first), keep)
     other = with_segments(jpeg(dpi=(72, 72)), (0xE1, b"Exif\0\0" + block))
     with pytest.raises(Different, match=name):
@@ -218,6 +220,17 @@ def test_other_pixels_of_a_jpeg_are_seen():
     for other in (again.getvalue(), jpeg("L"), jpeg(size=(120, 160)), jpeg(subsampling=0)):
         with pytest.raises(Different, match="pixels"):
             checked_jpeg(jpeg(), other)
+
+
+def flat(size):
+    stream = BytesIO()
+    Image.new("L", size, 128).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def test_another_size_of_a_jpeg_with_the_same_bytes_is_seen():
+    with pytest.raises(Different, match="pixels"):
+        checked_jpeg(flat((16, 8)), flat((8, 16)))
 
 
 @pytest.mark.parametrize("result", [b"", b"\xff\xd8\xff\xd9", jpeg()[:-2], jpeg()[:400],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from maintenance.demo.pictures import srgb_profile
 from maintenance.images import exif as exif_blocks
-from maintenance.images import jpeg as segments_of
+from maintenance.images import segments as segments_of
 from maintenance.images.outcomes import Broken, LeaveAlone
 from maintenance.images.plan import Allowance
 from tests.images import (

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maintenance.demo.pictures import srgb_profile
-from maintenance.images import png as chunks_of
+from maintenance.images import chunks as chunks_of
+from maintenance.images import png as rules
 from maintenance.images.outcomes import Broken, LeaveAlone
 from maintenance.images.plan import Allowance
 from tests.images import (
@@ -268,7 +269,7 @@ def test_a_changed_byte_is_noticed_or_harmless(at, new):
     at %= len(original)
     changed = original[:at] + new + original[at + len(new):]
     try:
-        chunks_of.admit(chunks_of.parse(changed))
+        rules.admit(chunks_of.parse(changed))
     except (Broken, LeaveAlone):
         return
     assert changed[:len(original)] == original or at < 8 or at + len(new) > len(original)
