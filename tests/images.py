@@ -206,4 +206,5 @@ def pixels(data):
 def icc_segments(profile=None, part=300):
     profile = srgb_profile() if profile is None else profile
     parts = [profile[at:at + part] for at in range(0, len(profile), part)]
-    return [(0xE2, b"ICC_PROFILE\0" + bytes([n, len(parts)]) + one) for n, one in enumerate(parts, 1)]
+    return [(0xE2, b"ICC_PROFILE\0" + bytes([number, len(parts)]) + one)
+            for number, one in enumerate(parts, 1)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from maintenance.demo.pictures import srgb_profile
 from maintenance.images import exif as exif_blocks
-from maintenance.images import jpeg as segments_of
+from maintenance.images import segments as segments_of
 from maintenance.images.outcomes import Broken, LeaveAlone
 from maintenance.images.plan import Allowance
 from tests.images import (
@@ -28,8 +28,9 @@ TOOLS = ["mozjpeg", "jpegtran"]
 XMP = (0xE1, b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>")
 CAMERA = exif([(0x010F, b"Example\0"), (0x0112, 6), (0x013B, b"Somebody\0"),
                (0x8298, b"(c)\0")])
-EVERYTHING = [(0xE1, b"Exif\0\0" + CAMERA), XMP, *icc_segments(), (0xED, b"Photoshop 3.0\0" + bytes(20)),
-              (0xFE, b"a comment"), (0xEC, b"Ducky\0"), (0xE0, b"JFXX\0\x10" + bytes(30))]
+EVERYTHING = [(0xE1, b"Exif\0\0" + CAMERA), XMP, *icc_segments(),
+              (0xED, b"Photoshop 3.0\0" + bytes(20)), (0xFE, b"a comment"),
+              (0xEC, b"Ducky\0"), (0xE0, b"JFXX\0\x10" + bytes(30))]
 MODES = [("L", {}), ("RGB", {"subsampling": 0}), ("RGB", {"subsampling": 1}),
          ("RGB", {"subsampling": 2}), ("CMYK", {}), ("RGB", {"restart_marker_blocks": 2}),
          ("RGB", {"keep_rgb": True})]
@@ -194,10 +195,11 @@ def test_stripping_alone_leaves_every_scan_as_it_is():
                   jpeg="strip") == original
 
 
-MARKERS = st.sampled_from([0xC0, 0xC2, 0xC4, 0xDB, 0xDA, 0xDD, 0xE0, 0xE1, 0xE2, 0xEB, 0xEE, 0xFE])
+MARKERS = st.sampled_from([0xC0, 0xC2, 0xC4, 0xDB, 0xDA, 0xDD, 0xE0, 0xE1, 0xE2, 0xEB, 0xEE,
+                           0xFE])
 BODIES = st.one_of(st.binary(max_size=20), st.sampled_from([
-    b"Exif\0\0" + CAMERA, b"Exif\0\0" + CAMERA[:20], b"JFIF\0\1\1\0\0\1\0\1\0\0", b"Adobe" + bytes(7),
-    b"Adobe", XMP[1], b"MPF\0", b"\x08\0\1\0\1\1\1\x11\0"]))
+    b"Exif\0\0" + CAMERA, b"Exif\0\0" + CAMERA[:20], b"JFIF\0\1\1\0\0\1\0\1\0\0",
+    b"Adobe" + bytes(7), b"Adobe", XMP[1], b"MPF\0", b"\x08\0\1\0\1\1\1\x11\0"]))
 
 
 @given(st.lists(st.tuples(MARKERS, BODIES), max_size=6), st.binary(max_size=12))

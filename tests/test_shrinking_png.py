@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maintenance.demo.pictures import srgb_profile
-from maintenance.images import png as chunks_of
+from maintenance.images import chunks as chunks_of
+from maintenance.images import png as rules
 from maintenance.images.outcomes import Broken, LeaveAlone
 from maintenance.images.plan import Allowance
 from tests.images import (
@@ -197,7 +198,8 @@ def test_a_checksum_over_the_pixels_counts():
     rows = zlib.compress(b"".join(b"\0" + bytes(37 * 3) for _ in range(29)))
     head = png(samples(2, 8), 2, 8)[:33]
     for wrong in (rows[:-4] + bytes(4), rows[:-4], rows[:-1]):
-        assert shrunk(head + chunk(b"IDAT", wrong) + chunk(b"IEND")).startswith("Broken: its pixels")
+        told = shrunk(head + chunk(b"IDAT", wrong) + chunk(b"IEND"))
+        assert told.startswith("Broken: its pixels")
 
 
 def test_an_index_beyond_the_palette_is_left_alone():
@@ -267,7 +269,7 @@ def test_a_changed_byte_is_noticed_or_harmless(at, new):
     at %= len(original)
     changed = original[:at] + new + original[at + len(new):]
     try:
-        chunks_of.admit(chunks_of.parse(changed))
+        rules.admit(chunks_of.parse(changed))
     except (Broken, LeaveAlone):
         return
     assert changed[:len(original)] == original or at < 8 or at + len(new) > len(original)
