@@ -22,7 +22,7 @@ ARITHMETIC = range(0xC9, 0xD0)
 EXIF = b"Exif\0\0"
 XMP, XMP_MORE = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 ICC = b"ICC_PROFILE\0"
-_ENDS_SCAN = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+_ENDS_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def parse(data: bytes) -> Jpeg:
             found = _ENDS_SCAN.search(data, at)
             if found is None:
                 raise Broken("it ends in the middle")
-            scan, at = data[at:found.end() - 2].rstrip(b"\xff"), found.end() - 2
+            scan, at = data[at:found.start()].rstrip(b"\xff"), found.start()
         segments.append(Segment(marker, body, scan))
 
 

@@ -36,7 +36,11 @@ def _plain(reason: object) -> str:
 
 
 class Lost(Exception):
-    """The worker is gone."""
+    """The worker is gone: how, and its last words."""
+
+    def __init__(self, how: str, words: str) -> None:
+        super().__init__(how)
+        self.words = words
 
 
 class Process:
@@ -66,12 +70,13 @@ class Process:
 
     def ready(self) -> None:
         """Wait until it has started; raises ToolError with its last words."""
+        self.link.settimeout(max(0.01, self.deadline - time.monotonic()))
         try:
-            self.link.settimeout(max(0.01, self.deadline - time.monotonic()))
-            if not self.link.recv(ANSWER):
-                raise ToolError(f"no worker for images: {self.last_words()}")
-        except (TimeoutError, ConnectionError):
+            if self._told():
+                return
+        except TimeoutError:
             raise ToolError("no worker for images: none was ready in time") from None
+        raise ToolError(f"no worker for images: {self.last_words()}")
 
     def order(self, fd: int) -> None:
         """Hand over an open image."""
@@ -82,12 +87,9 @@ class Process:
 
     def answer(self) -> Outcome:
         """Return what came of it; raises Lost when the worker died over it."""
-        try:
-            told = self.link.recv(ANSWER)
-        except ConnectionError:
-            told = b""
+        told = self._told()
         if not told:
-            raise Lost(self.ending())
+            raise Lost(self.ending(), self.last_words())
         result, self._result = self._result, -1
         try:
             outcome = self._outcome(json.loads(told), result)
@@ -130,7 +132,7 @@ class Process:
             self._child.wait(5.0)
         self._output.seek(0)
         lines = self._output.read().decode("utf-8", "replace").split("\n")
-        return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        return show(next((line for line in reversed(lines) if line.strip()), "it said nothing"))
 
     def end(self) -> None:
         """Be rid of it, whatever it does."""
@@ -140,6 +142,13 @@ class Process:
         if self._result >= 0:
             os.close(self._result)
             self._result = -1
+
+    def _told(self) -> bytes:
+        """Return what it says; empty: it is gone."""
+        try:
+            return self.link.recv(ANSWER)
+        except ConnectionError:  # gone with something of ours unread
+            return b""
 
     def _send(self, message: bytes, *fds: int) -> None:
         with suppress(ConnectionError):  # a dead worker is noticed when its answer is due

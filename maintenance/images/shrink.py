@@ -83,13 +83,14 @@ def _png(data: bytes, plan: Plan) -> bytes:
 
 def _coded_png(kept: png.Png, plan: Plan) -> png.Png | None:
     bare = bytes(png.assembled(kept, ()))
-    profile, as_coded = bool(kept.all(b"iCCP")), bool(kept.all(*png.OF_SAMPLES))
+    # A profile for grey fits no colours, nor one for colours grey.
+    profile, grey = bool(kept.all(b"iCCP")), kept.header.grey
+    freedom = tools.Freedom(not kept.all(*png.OF_SAMPLES), not profile, not (profile and grey))
     coded = b""
     if plan.png == "oxipng":
-        coded = tools.by_oxipng(bare, profile=profile, as_coded=as_coded,
-                                most=plan.allowance.raw)
+        coded = tools.by_oxipng(bare, freedom, plan.allowance.raw)
     elif plan.png == "optipng":
-        coded = tools.by_optipng(bare, profile=profile, as_coded=as_coded)
+        coded = tools.by_optipng(bare, freedom)
     try:
         return png.parse(coded) if coded.startswith(png.MAGIC) else None
     except (Broken, LeaveAlone):

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,26 +41,33 @@ def by_jpegtran(bare: bytes) -> bytes:
     return _run(bare, ["jpegtran", "-copy", "none", "-optimize", "-progressive", "-outfile"])
 
 
-def by_oxipng(bare: bytes, *, profile: bool, as_coded: bool, most: int) -> bytes:
-    """Return it coded by oxipng.
+@dataclass(frozen=True, slots=True)
+class Freedom:
+    """How far the way in which a PNG is coded may change."""
 
-    With a colour ``profile`` grey stays grey and colours stay colours; ``as_coded``:
-    colour type, depth and palette stay as they are. ``most``: bytes it may inflate to.
-    """
-    free = not as_coded
+    any_way: bool = True  # else colour type, depth and palette stay as they are
+    to_grey: bool = True  # colours that are all grey may become grey
+    from_grey: bool = True  # grey may get a palette
+
+
+def by_oxipng(bare: bytes, freedom: Freedom, most: int) -> bytes:
+    """Return it coded by oxipng; ``most``: bytes it may inflate to."""
+    free = freedom.any_way
     try:
         return oxipng.optimize_from_memory(
             bare, level=PRESET, strip="all", interlace="off", optimize_alpha=False,
             bit_depth_reduction=free, palette_reduction=free,
-            color_type_reduction=free, grayscale_reduction=free and not profile,
+            color_type_reduction=free and freedom.from_grey,
+            grayscale_reduction=free and freedom.to_grey,
             scale_16=False, timeout=SECONDS, max_decompressed_size=most)
     except oxipng.PngError:
         return b""
 
 
-def by_optipng(bare: bytes, *, profile: bool, as_coded: bool) -> bytes:
-    """Return it coded by optipng; ``profile`` and ``as_coded`` as with oxipng."""
-    reductions = ["-nx"] if as_coded else ["-nc", "-np"] if profile else []
+def by_optipng(bare: bytes, freedom: Freedom) -> bytes:
+    """Return it coded by optipng."""
+    reductions = [] if freedom.to_grey and freedom.from_grey else ["-nc", "-np"]
+    reductions = reductions if freedom.any_way else ["-nx"]
     return _run(bare, ["optipng", "-quiet", "-o2", "-i0", *reductions, "-out"])
 
 

@@ -139,7 +139,7 @@ class Workers:
             self._deaths += 1
             if self._deaths >= DEATHS:
                 raise ToolError(f"{DEATHS} images in a row ended the worker that read them; "
-                                f"the last: {lost}") from None
+                                f"the last one's words: {lost.words}") from None
             return Damaged(str(lost))
         self._deaths = 0
         self._idle.append(process)
