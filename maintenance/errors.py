@@ -72,3 +72,7 @@ class NoRoom(ImagewardenError):
 
 class FileChanged(ImagewardenError):
     """The file on disk is no longer the one that was examined."""
+
+
+class QuarantineError(ImagewardenError):
+    """A quarantine cannot be trusted, or does not hold what is asked of it."""

@@ -3,7 +3,7 @@
 Arguments: the script, the checkout, a site's directory to copy, a directory for the
 copies, how many processes share the work and which of them this is ("2/0"), and the
 script's own. Every step gets a copy of the site, dies at its own operation, and is
-followed by a run that must complete; what both left is one JSON object a line.
+followed by a run that must complete; what each left is in one JSON object a line.
 """
 
 import json
@@ -35,12 +35,13 @@ def main(script: str, checkout: str, site: str, work: str, part: str, words: lis
         argv = [script, *words, "--json", "--config", str(config)]
         died, told, _ = one(argv, step)
         *made, where = told.split("\n")
+        between = left(copy)
         after = one(argv, 0)
         while after[0] == 75 and died:  # a child of the dead run had a moment left
             time.sleep(0.1)
             after = one(argv, 0)
         sys.stdout.write(json.dumps({"step": step, "died": died, "where": where, "made": made,
-                                     "left": left(copy),
+                                     "between": between, "left": left(copy),
                                      "status": after[0], "result": after[2]}) + "\n")
         sys.stdout.flush()
         shutil.rmtree(copy)

@@ -144,7 +144,8 @@ def on_terminal(argv, seconds: float = 60) -> tuple[int, str]:
 def killed_at_every_step(site, work: Path, script: str, *words: str) -> list[dict]:
     """Kill ``script`` on copies of ``site`` at every file operation; what came of each.
 
-    Each entry: ``where`` it died, and ``status``, ``result`` and files ``left`` of the next run.
+    Each entry: ``where`` it died and what files were there ``between``; ``status``, ``result``
+    and files ``left`` of the next run.
     """
     checkout = Path(__file__).resolve().parent.parent
     with tempfile.TemporaryDirectory(prefix="crash-") as scratch:

@@ -20,7 +20,7 @@ from maintenance.store.identity import READ, stamp
 from maintenance.store.tree import NotAnImage, Tree, Vanished
 from maintenance.times import Deadline
 from maintenance.verdict import Verdict
-from tests.site import BAD, LATER, Site
+from tests.site import BAD, Site
 
 pytestmark = pytest.mark.server
 
@@ -57,27 +57,22 @@ def write(place, **files):
 @pytest.mark.parametrize(("times", "verdict"), [(1, Verdict.INFECTED), (2, Verdict.UNKNOWN)])
 def test_what_changes_while_it_is_scanned_is_asked_about_once_again(tmp_path, server, times,
                                                                     verdict):
-    first, second = write(tmp_path, first=b"clean", second=b"clean")
-    opened = Counter()
+    name, quiet = write(tmp_path, name=b"clean", quiet=b"clean")
+    asked = Counter()
 
-    def open_(name):
-        opened[name] += 1
-        if name == second and opened[first] <= times:
-            Path(first).write_bytes(BAD + bytes(opened[first]))  # its question is out already
-        return os.open(name, READ)
+    def change(what, info):  # its identity is known already, its answer is not
+        asked[what] += 1
+        if what == name and asked[what] <= times:
+            Path(what).write_bytes(BAD + bytes(asked[what]))
+        return False
 
-    def both():
-        yield first
-        yield second
-        Path(second).write_bytes(LATER)
-
-    believed, inspection = inspect(engine(server), both(), open_)
+    believed, inspection = inspect(engine(server), [name, quiet], wait=change)
     said = {one.what: one.answer for one in believed}
     assert len(believed) == len(said) == 2
-    assert said[first].verdict is verdict
-    assert (said[first].reason is None) == (times == 1)
-    assert said[second].verdict is Verdict.CLEAN
-    assert (opened[first], opened[second], inspection.unsettled) == (2, 2, [])
+    assert said[name].verdict is verdict
+    assert (said[name].reason is None) == (times == 1)
+    assert said[quiet].verdict is Verdict.CLEAN
+    assert (asked[name], asked[quiet], inspection.unsettled) == (2, 1, [])
 
 
 def test_what_an_engine_would_not_scan_whole_is_unknown_and_not_asked(tmp_path, server):
@@ -149,7 +144,8 @@ def test_an_image_that_was_written_again_since_the_walk_waits_and_the_ledger_kno
     with row(tmp_path, "a", ctime=10**9) as images, Tree(tmp_path) as tree:
         need = Need(1, os.stat(tmp_path / "a").st_ctime - 1, min_age=3600.0)
         assert (images.count_due(need), images.count_young(need)) == (1, 0)
-        scan = StoreScan(tree, images, need, engine(server), SETTINGS, Deadline.after(0))
+        scan = StoreScan(tree, images, need, engine(server), SETTINGS, Deadline.after(0),
+                         lambda *_: None)
         assert scan.run(Progress(), "s") is None
         assert (scan.scanned, scan.unasked, images.find(b"a").verdict) == (0, 0, None)
         assert (images.count_due(need), images.count_young(need)) == (1, 1)
@@ -159,7 +155,8 @@ def test_an_image_that_went_since_the_walk_is_missing_and_no_longer_due(tmp_path
     write(tmp_path, a=BAD)
     with row(tmp_path, "a") as images, Tree(tmp_path) as tree:
         (tmp_path / "a").unlink()
-        scan = StoreScan(tree, images, Need(1, 1.0), engine(server), SETTINGS, Deadline.after(0))
+        scan = StoreScan(tree, images, Need(1, 1.0), engine(server), SETTINGS, Deadline.after(0),
+                         lambda *_: None)
         assert scan.run(Progress(), "s") is None
         assert (scan.scanned, scan.vanished) == (0, 1)
         assert (images.count_due(Need(1, 1.0)), images.coverage(1).missing) == (0, 1)

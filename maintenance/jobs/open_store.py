@@ -5,13 +5,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from maintenance.jobs.rescan_report import Infected, RescanReport, StoreResult, Undone
+from maintenance.jobs.taking import Taking
 from maintenance.jobs.walking import walked
 from maintenance.ledger.images import Images
-from maintenance.ledger.rows import Need
+from maintenance.ledger.rows import ImageRow, Need
 from maintenance.settings import Store
 from maintenance.shell.job import Context
-from maintenance.store.identity import path_of
+from maintenance.store.identity import Stamp, path_of
 from maintenance.store.merge import Census
+from maintenance.store.quarantine import Quarantine
 from maintenance.store.tree import Tree
 from maintenance.text import show
 from maintenance.verdict import Verdict
@@ -26,6 +28,7 @@ class OpenStore:
     images: Images
     census: Census
     result: StoreResult
+    taking: Taking
     young: int = 0  # of those left: they wait for a later run, whatever this one does
     unasked: int = 0  # images no engine was asked about: too large, or not to be opened
 
@@ -44,31 +47,44 @@ class OpenStore:
         self.young = self.images.count_young(need)
         self.result.left = self.images.count_due(need) + self.census.changed
 
+    def meet(self, row: ImageRow, scanned: Stamp, signature: str) -> None:
+        """Take an image that was just found infected, when that is wanted."""
+        met = self.taking.meet(self.tree, row.path, scanned, signature)
+        if met is not None and met.ticket is not None:  # else `conclude` tells of it
+            self.taking.report.found(met)
+
     def conclude(self, report: RescanReport) -> None:
-        """Say what the ledger knows of the store now."""
+        """Say what the ledger knows of the store now, and what was taken out of it."""
         coverage = self.images.coverage(report.generation)
-        result = self.result
+        result, taking = self.result, self.taking
+        taking.conclude()
+        result.images -= taking.vanished
         result.clean, result.missing = coverage.clean_current, coverage.missing
-        result.infected, result.unknown = coverage.infected, coverage.unknown
+        result.infected = coverage.infected + taking.taken
+        result.unknown = coverage.unknown
         result.current = max(0, result.images - result.full - result.left - self.unasked)
         name = self.store.name
         for row in self.images.with_verdict(Verdict.INFECTED, -1):
-            report.found(Infected(name, show(row.path), row.signature or ""))
+            report.found(taking.stayed.get(row.path)
+                         or Infected(name, show(row.path), row.signature or ""))
         for row in self.images.with_verdict(Verdict.UNKNOWN, -1):
             report.left_undone(Undone(name, show(row.path), row.reason or ""))
 
 
-def open_store(context: Context, store: Store, report: RescanReport, stack: ExitStack
-               ) -> Iterator[OpenStore]:
+def open_store(context: Context, store: Store, quarantine: Quarantine | None,
+               report: RescanReport, stack: ExitStack) -> Iterator[OpenStore]:
     """Yield the store as it was just walked; what stands against that is a trouble."""
     with context.going_on(f'store "{store.name}": '):
         found = stack.enter_context(walked(context, store, believe=context.options.accept_missing))
-        census = found.census
-        one = OpenStore(store, found.tree, found.images, census,
-                        StoreResult(store.name, census.images))
-        report.stores.append(one.result)
+        tree, census, images = found.tree, found.census, found.images
+        result = StoreResult(store.name, census.images)
+        report.stores.append(result)
         for key, reason in census.unread:
             report.left_undone(Undone(store.name, show(path_of(key)), reason))
         if not context.options.dry_run:
             context.ledger.replace_undone("rescan", store.name, census.unread)
-        yield one
+        taking = Taking.into(quarantine, context, store, images, report)
+        taking.check(tree)
+        if quarantine is not None:
+            taking.settle(quarantine)
+        yield OpenStore(store, tree, images, census, result, taking)

@@ -2,17 +2,21 @@
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import chain
 
-from maintenance.errors import EngineError
+from maintenance.errors import EngineError, QuarantineError
 from maintenance.jobs.engines import Engine, proven_engine
 from maintenance.jobs.generation import on_disk, shown
 from maintenance.jobs.inspection import Desk, GenerationMoved, Inspection, Judged
 from maintenance.jobs.named_paths import Named, NamedPaths, Unreachable
+from maintenance.jobs.quarantines import quarantine_of
 from maintenance.jobs.rescan_report import Infected, RescanReport, StoreResult, Undone
+from maintenance.jobs.taking import Taking, wanted
 from maintenance.ledger.rows import Asked
 from maintenance.shell.job import Context
 from maintenance.store.identity import key_of, stamp
+from maintenance.store.tree import NotAnImage, Tree
 from maintenance.text import show
 from maintenance.verdict import Verdict, unknown
 
@@ -22,8 +26,9 @@ LOST = unknown("the engine was lost before its answer could be proven")
 
 def scan_paths(context: Context, report: RescanReport) -> None:
     """Scan what was named; the images of a store are booked, the rest only reported."""
-    with NamedPaths(context.config.store) as paths:
-        scan = _PathScan(context, report, paths)
+    with ExitStack() as stack:
+        paths = stack.enter_context(NamedPaths(context.config.store))
+        scan = _PathScan(context, report, paths, stack)
         for _ in range(ENGINES):
             definitions = on_disk(context.config)
             report.generation = definitions.number(context.ledger, dry=context.options.dry_run)
@@ -32,6 +37,7 @@ def scan_paths(context: Context, report: RescanReport) -> None:
                 with proven_engine(context.config, definitions) as engine:
                     report.canary, report.hidden_limits = True, engine.hides_limits
                     if scan.completed(engine):
+                        scan.conclude()
                         return
             except EngineError as error:
                 if report.canary is None:  # there was none to begin with
@@ -43,8 +49,10 @@ def scan_paths(context: Context, report: RescanReport) -> None:
 
 
 class _PathScan:
-    def __init__(self, context: Context, report: RescanReport, paths: NamedPaths) -> None:
-        self._context, self._report, self._paths = context, report, paths
+    def __init__(self, context: Context, report: RescanReport, paths: NamedPaths,
+                 stack: ExitStack) -> None:
+        self._context, self._report, self._paths, self._stack = context, report, paths, stack
+        self._takings: dict[str, Taking] = {}
         self._results: dict[str | None, StoreResult] = {}
         self._again: deque[Named] = deque()
         self._rest = self._reachable(context.options.paths)
@@ -68,6 +76,12 @@ class _PathScan:
     def give_up(self) -> None:
         """Report what no engine could be asked about any more."""
         self._note([Judged(one, LOST) for one in self._again])
+        self.conclude()
+
+    def conclude(self) -> None:
+        """Say what somebody has to do now."""
+        for taking in self._takings.values():
+            taking.conclude()
 
     def _unsettled(self) -> Iterator[Named]:
         while self._again:
@@ -85,7 +99,6 @@ class _PathScan:
         """Report what is known now, and book what the stores hold."""
         answers: dict[str, list[Asked]] = defaultdict(list)
         for one in batch:
-            self._count(one)
             if one.what.store is not None and one.what.booked and one.info is not None:
                 answers[one.what.store].append(
                     Asked(key_of(one.what.path), stamp(one.info), one.answer))
@@ -93,6 +106,8 @@ class _PathScan:
             for store, asked in answers.items():
                 self._context.ledger.images(store).record_answers(
                     asked, self._report.generation or 0)
+        for one in batch:
+            self._count(one)
 
     def _count(self, judged: Judged[Named]) -> None:
         store, path, answer = judged.what.store, judged.what.shown, judged.answer
@@ -103,12 +118,40 @@ class _PathScan:
             self._report.bytes += judged.info.st_size
         if answer.verdict is Verdict.INFECTED:
             result.infected += 1
-            self._report.found(Infected(store, path, answer.signature or ""))
+            self._report.found(self._meet(judged)
+                               or Infected(store, path, answer.signature or ""))
         elif answer.verdict is Verdict.UNKNOWN:
             result.unknown += 1
             self._report.left_undone(Undone(store, path, answer.reason or ""))
         else:
             result.clean += 1
+
+    def _meet(self, judged: Judged[Named]) -> Infected | None:
+        """Take an infected image of a store, when that is wanted; what lies outside stays."""
+        named, answer, info = judged.what, judged.answer, judged.info
+        if named.store is None or info is None or not wanted(self._context):
+            return None
+        try:
+            tree = self._paths.tree(named)
+        except NotAnImage:  # the store itself is gone
+            return None
+        if named.store not in self._takings:
+            self._takings[named.store] = self._taking(named.store, tree)
+        return self._takings[named.store].meet(tree, named.path, stamp(info),
+                                               answer.signature or "")
+
+    def _taking(self, name: str, tree: Tree) -> Taking:
+        context = self._context
+        store = next(one for one in context.config.store if one.name == name)
+        quarantine = None
+        try:
+            quarantine = self._stack.enter_context(
+                quarantine_of(context.config, store, make=True))
+        except QuarantineError as error:
+            context.trouble(f'store "{name}": {error}; infected images are only reported')
+        taking = Taking.into(quarantine, context, store, context.ledger.images(name), self._report)
+        taking.check(tree)
+        return taking
 
     def _result(self, store: str | None) -> StoreResult:
         if store not in self._results:

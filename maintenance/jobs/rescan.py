@@ -10,7 +10,9 @@ from maintenance.jobs import path_scan
 from maintenance.jobs.engines import Engine, proven_engine
 from maintenance.jobs.generation import Definitions, on_disk, shown
 from maintenance.jobs.inspection import GenerationMoved
+from maintenance.jobs.occupancy import Occupancy
 from maintenance.jobs.open_store import OpenStore, open_store
+from maintenance.jobs.quarantines import make_ready
 from maintenance.jobs.rescan_report import RescanReport
 from maintenance.jobs.store_scan import StoreScan
 from maintenance.jobs.walking import chosen_stores
@@ -34,7 +36,10 @@ def rescan(context: Context) -> RescanReport:
     stores = chosen_stores(context)
     deadline = Deadline.after(_time_limit(context))
     with ExitStack() as stack:
-        opened = [one for store in stores for one in open_store(context, store, report, stack)]
+        occupancy = Occupancy(context, stack)
+        quarantines = [occupancy.of(store, time.time()) for store in stores]
+        opened = [one for store, quarantine in zip(stores, quarantines, strict=True)
+                  for one in open_store(context, store, quarantine, report, stack)]
         try:
             for definitions in _generations(context, report):
                 need = Need(report.generation or 0, time.time(), context.options.full)
@@ -67,6 +72,8 @@ def _generations(context: Context, report: RescanReport) -> Iterator[Definitions
 def _serve(context: Context, opened: Sequence[OpenStore], definitions: Definitions, need: Need,
            deadline: Deadline, report: RescanReport) -> None:
     """Ask about what is due, with as few engines as it takes: the second phase."""
+    for one in opened:
+        one.taking.meet_known(one.tree, need.generation)
     for _ in range(REVIVALS):
         for one in opened:
             one.count_left(need)
@@ -91,7 +98,7 @@ def _ask(context: Context, opened: Sequence[OpenStore], engine: Engine, need: Ne
          deadline: Deadline, report: RescanReport) -> str | None:
     for one in opened:
         scan = StoreScan(one.tree, one.images, one.need(need), engine, context.config.clamav,
-                         deadline)
+                         deadline, one.meet)
         try:
             lost = scan.run(context.progress, one.store.name)
         except GenerationMoved:
@@ -121,11 +128,18 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="also what is already current")
     parser.add_argument("--time-limit", type=duration, metavar="4h",
                         help="stop in good order after this time; the next run goes on")
-    parser.add_argument("--action", choices=("report",), help="what to do with an infected image")
+    parser.add_argument("--action", choices=("report", "quarantine"),
+                        help="what to do with an infected image")
     parser.add_argument("--accept-missing", action="store_true",
                         help="believe it when a store lost most of its images")
 
 
+def _prepare(context: Context) -> None:
+    if not context.options.dry_run:
+        make_ready(context)
+
+
 JOB = Job(script="rescan-store", name="rescan", run=rescan, options=_options, changes=True,
+          prepare=_prepare,
           sections=("store", "clamav", "rescan"), locked=lambda options: not options.paths,
           purpose="Bring every image's verdict to the definitions on disk.")

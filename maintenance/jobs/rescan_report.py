@@ -39,7 +39,7 @@ class Infected:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """What could not be checked, and why."""
+    """What could not be checked or taken, and why."""
 
     store: str | None
     path: str
@@ -61,6 +61,7 @@ class RescanReport:
     hidden_limits: bool = False
     engine_lost: bool = False  # in the middle, for good
     bytes: int = 0
+    notices: list[str] = field(default_factory=list)  # what somebody has to do
 
     def found(self, one: Infected) -> None:
         """Count an infected image."""
@@ -69,7 +70,7 @@ class RescanReport:
             self.infected.append(one)
 
     def left_undone(self, one: Undone) -> None:
-        """Count what could not be checked."""
+        """Count what could not be checked or taken."""
         self.undone_total += 1
         if len(self.undone) < LISTED:
             self.undone.append(one)
@@ -98,9 +99,11 @@ class RescanReport:
                    f" {one.unknown} unknown, {one.missing} missing, {one.left} left")
 
     def alerts(self) -> Iterator[str]:
-        """Yield what is infected and what could not be checked, as far as it is listed."""
+        """Yield what is infected and what could not be done, as far as it is listed."""
+        yield from self.notices
         for bad in self.infected:
-            yield f"infected: {_place(bad)} ({show(bad.signature)})"
+            taken = "" if bad.ticket is None else f", quarantined as {bad.ticket}"
+            yield f"infected: {_place(bad)} ({show(bad.signature)}){taken}"
         for one in self.undone:
             yield f"undone: {_place(one)} ({show(one.reason)})"
         unlisted = self.infected_total + self.undone_total - len(self.infected) - len(self.undone)

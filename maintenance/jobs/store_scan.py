@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from maintenance.jobs.engines import Engine
@@ -11,9 +11,10 @@ from maintenance.ledger.images import Images
 from maintenance.ledger.rows import Asked, ImageRow, Need, Seen
 from maintenance.settings import Clamav
 from maintenance.shell.progress import Progress
-from maintenance.store.identity import stamp
+from maintenance.store.identity import Stamp, stamp
 from maintenance.store.tree import Tree
 from maintenance.times import Deadline
+from maintenance.verdict import Verdict
 
 
 @dataclass(slots=True)
@@ -26,6 +27,7 @@ class StoreScan:
     engine: Engine
     settings: Clamav
     deadline: Deadline
+    infected: Callable[[ImageRow, Stamp, str], None]  # told after it is booked
     scanned: int = 0
     unasked: int = 0  # too large, or not to be opened
     vanished: int = 0
@@ -69,3 +71,6 @@ class StoreScan:
         self.images.record_answers(
             [Asked(one.what.key, stamp(one.info) if one.info else one.what.stamp, one.answer)
              for one in batch], self.need.generation)
+        for one in batch:
+            if one.info is not None and one.answer.verdict is Verdict.INFECTED:
+                self.infected(one.what, stamp(one.info), one.answer.signature or "")

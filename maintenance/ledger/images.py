@@ -72,6 +72,17 @@ class Images:
         return self._rows(self._mine, images.c.verdict == verdict.value,
                           images.c.missing_since.is_(None), order=(images.c.key,), limit=limit)
 
+    def infected_missing(self) -> Sequence[ImageRow]:
+        """Return infected images that are in the store no longer."""
+        return self._rows(self._mine, images.c.verdict == Verdict.INFECTED.value,
+                          images.c.missing_since.is_not(None), order=(images.c.key,), limit=-1)
+
+    def forget(self, key: bytes, stamp: Stamp) -> None:
+        """Drop the row of a file that was taken out of the store, not that of a successor."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(images).where(
+                self._mine, images.c.key == key, images.c.inode == stamp[0]))
+
     def find(self, key: bytes) -> ImageRow | None:
         """Return one row."""
         return next(iter(self._rows(self._mine, images.c.key == key, order=(), limit=1)), None)
