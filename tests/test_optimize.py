@@ -683,26 +683,45 @@ def test_a_system_engine_that_dies_leaves_the_rest_to_the_next_run(site):
     assert not drafts(site)
 
 
-def test_a_draft_that_costs_two_engines_their_lives_is_given_up(site, monkeypatch):
-    @contextmanager
-    def dead(_config, _definitions):
-        started_engines.append(1)
-        yield Engine(Clamd(str(site.root / "nobody.sock")), 1, None, False, lambda: True)
-
-    started_engines = []
-    monkeypatch.setattr(draft_scan, "proven_engine", dead)
+@contextmanager
+def draft_scanning(site):
+    """A DraftScan outside any job, and an open file that is clean."""
     site.image("a.jpg")
     site.update()
     with Ledger.open(site.state) as ledger, (site.store / "a.jpg").open("rb") as stream:
         context = SimpleNamespace(config=configuration.load(str(site.config)), ledger=ledger,
                                   log=logging.getLogger("test"))
         with DraftScan(context) as scan:
-            for _ in range(2):
-                with pytest.raises(NotClean, match="more than one engine"):
-                    scan.clean_at(stream.fileno())
-            with pytest.raises(EngineError, match="were lost"):
-                scan.clean_at(stream.fileno())
+            yield scan, stream.fileno()
+
+
+@pytest.mark.parametrize("fault", ["dead", "not what it was"])
+def test_a_draft_that_costs_two_engines_is_given_up(site, monkeypatch, fault):
+    @contextmanager
+    def engine(_config, _definitions):
+        started_engines.append(1)
+        where = site.socket if fault != "dead" else site.root / "nobody.sock"
+        yield Engine(Clamd(str(where)), 1, None, False, lambda: fault == "dead")
+
+    started_engines = []
+    monkeypatch.setattr(draft_scan, "proven_engine", engine)
+    site.update()
+    with site.clamd(), draft_scanning(site) as (scan, fd):
+        for _ in range(2):
+            with pytest.raises(NotClean, match="more than one engine"):
+                scan.clean_at(fd)
+        with pytest.raises(EngineError, match="were lost"):
+            scan.clean_at(fd)
     assert len(started_engines) == draft_scan.ENGINES
+
+
+def test_definitions_that_come_meanwhile_are_used_from_the_next_draft_on(site):
+    with draft_scanning(site) as (scan, fd):
+        assert [scan.clean_at(fd), scan.clean_at(fd)] == [1, 1]
+        site.feed(body_signature("Test.Clean", b"clean enough"))
+        site.update()
+        with pytest.raises(NotClean, match="Test.Clean"):
+            scan.clean_at(fd)
 
 
 def test_killed_at_every_file_operation_an_image_is_old_or_new(site, tmp_path_factory):

@@ -17,7 +17,7 @@ from maintenance.ledger.ledger import Ledger
 from maintenance.ledger.optimized import Settled
 from maintenance.ledger.rows import Asked, Seen
 from maintenance.ledger.schema import VERSION
-from maintenance.verdict import CLEAN, Verdict, infected
+from maintenance.verdict import CLEAN, Verdict, infected, unknown
 
 ROOT = Path(__file__).parent.parent
 FILE = "ledger.sqlite"
@@ -109,7 +109,7 @@ def test_reasons_are_told_and_infected_or_missing_images_are_not_due(ledger):
 def test_nothing_is_recorded_of_an_image_that_is_another_by_now(ledger):
     stamps = met(ledger, a=1)
     images = ledger.optimized("s", "r")
-    ledger.images("s").record_seen([Seen(b"a", (9, 9, 9, 9), changed=True)])
+    ledger.images("s").record_seen([Seen(b"a", (9, *stamps[b"a"][1:]), changed=True)])
     images.settle([Settled(b"a", stamps[b"a"], b"x", None, 5)])
     assert tally(images) == (1, 0, {})
     assert next(images.due()).saved == 0
@@ -118,14 +118,14 @@ def test_nothing_is_recorded_of_an_image_that_is_another_by_now(ledger):
 def test_a_replaced_image_is_clean_and_in_step_in_its_new_form(ledger):
     stamps = met(ledger, a=100, b=100)
     images, old, new = ledger.optimized("s", "r"), stamps[b"a"], (77, 60, 100, 999)
-    ledger.images("s").record_answers([Asked(b"a", old, CLEAN)], 3)
+    ledger.images("s").record_answers([Asked(b"a", old, unknown("clamd hung up"))], 3)
     settled = Settled(b"a", old, b"hash", None, 40)
     images.intend(settled, 60)
     assert tally(images) == (2, 0, {}), "killed here, it is due"
     assert next(one for one in images.due() if one.key == b"a").expected is None
     images.replaced(settled, new, 4)
     row = ledger.images("s").find(b"a")
-    assert (row.stamp, row.verdict, row.generation) == (new, Verdict.CLEAN, 4)
+    assert (row.stamp, row.verdict, row.generation, row.reason) == (new, Verdict.CLEAN, 4, None)
     assert tally(images) == (1, 1, {})
     assert ledger.images("s").coverage(4).bytes_saved == 40
     unscanned = Settled(b"b", stamps[b"b"], b"hash b", None, 40)
