@@ -312,6 +312,18 @@ class TestUpgrade:
                   if path.is_dir() and not path.is_symlink()]
         assert len(copies) == 2  # the one in force and the one before
 
+    def test_a_container_with_the_same_paths_is_not_in_the_way(self, host, first):
+        job = "/usr/local/sbin/imagewarden-update-definitions"
+        lock = first["root"] / "lib/imagewarden/locks/definitions.lock"
+        with hosts.entered(first["root"]) as other, started(
+                [*other.wrap, job, "--jitter", "1000d", "--no-rescan"]):
+            wait_until(lambda: lock.exists() and lock.read_text())
+            host.install("--uninstall", check=True)
+        for left in ("lib", "log"):
+            shutil.rmtree(first["root"] / left / "imagewarden")
+            (first["root"] / left / "imagewarden").mkdir(mode=0o750 if left == "log" else 0o700)
+            shutil.chown(first["root"] / left / "imagewarden", USER, USER)
+
     def test_an_uninstall_stands_back_while_a_job_holds_its_lock(self, host):
         state = host.path("/var/lib/imagewarden")
         (state / "locks").mkdir()
@@ -390,7 +402,19 @@ class TestKilled:
             wait_until(lambda: list(bare.path("/usr/local").glob(
                 "lib/imagewarden/*/.venv/lib/python3*/site-packages/pip")))
         assert not (bare.path(LIBRARY) / "current").exists()
+        (next(bare.path(LIBRARY).glob("0.*")) / "maintenance/stray.py").touch()
         assert bare.install("--store", "/srv/uploads").out == first["done"].out
+        assert set(bare.steps().values()) == {"unchanged"}
+
+    def test_between_making_a_directory_and_giving_it_away(self, host):
+        for name in ("/srv/.quarantine-uploads", "/var/log/imagewarden"):
+            shutil.chown(host.path(name), "root", "root")
+        (host.path("/var/log/imagewarden") / "somebodys.log").touch()
+        steps = host.steps()
+        assert steps["/srv/.quarantine-uploads"] == "updated"
+        assert host.path("/srv/.quarantine-uploads").owner() == USER
+        assert steps["/var/log/imagewarden"] == "unchanged"
+        assert host.path("/var/log/imagewarden").owner() == "root"  # doctor tells of it
 
     def test_at_every_step_that_follows(self, bare, first):
         python = [*bare.room.wrap, "/usr/bin/python3", "-I", ROOT / "tests/crash_install.py",
@@ -416,6 +440,17 @@ class TestKilled:
 class TestRefusals:
     pytestmark = needs_root
 
+    def test_a_first_configuration_that_the_code_cannot_use_is_not_written(self, bare):
+        before = bare.tree()
+        job = bare.checkout / "maintenance/jobs/show_config.py"
+        job.write_text(job.read_text().replace("    return ConfigReport", """\
+    from maintenance.errors import ConfigError
+    raise ConfigError("broken on purpose")
+    return ConfigReport""", 1))
+        ended = bare.install("--store", "/srv/uploads")
+        assert (ended.status, ended.err.endswith("show-config: broken on purpose\n")) == (1, True)
+        assert set(bare.tree("/usr/local")) - set(before) == set()
+
     @pytest.mark.parametrize(("words", "complaint"), [
         ([], "/etc/imagewarden.toml is not there yet: say --store PATH"),
         (["--store", "/srv/nowhere"], "--store /srv/nowhere: no such directory"),
@@ -425,6 +460,10 @@ class TestRefusals:
          "the stores belong to different users: say --user USER"),
         (["--store", "/srv/uploads", "--store", "x=/srv"],
          "--store x=/srv: one store lies inside another"),
+        (["--store", "/var", "--user", "games"],
+         "--store /var: /var/lib/imagewarden lies in it, and is ours"),
+        (["--store", "/srv/uploads", "--user", "nobody-such"],
+         "--user nobody-such: no such user"),
         (["--store", "/srv/uploads", "--prefix", "/usr/local/a b"],
          "--prefix /usr/local/a b: letters, digits and ./_+@:,- only")])
     def test_a_wrong_command_line_is_one_line_and_changes_nothing(self, bare, words, complaint):

@@ -27,9 +27,9 @@ def hand_over() -> Iterator[str]:
 
 
 def _daemon_runs() -> bool:
-    for pid in named("freshclam"):
+    for process in named("freshclam"):
         try:
-            words = Path("/proc", str(pid), "cmdline").read_bytes().split(b"\0")
+            words = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
         if b"-d" in words or any(word.startswith(b"--daemon") for word in words):

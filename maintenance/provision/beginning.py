@@ -55,6 +55,9 @@ def wanted_stores(words: Sequence[str]) -> list[Wanted]:
         if not (name and name.isprintable() and path.isprintable() and len(name) <= 64):
             raise UsageError(f"--store {show(word)}: name and path have to be printable, "
                              "the name at most 64 characters")
+        for own in (STATE, LOGS):
+            if os.path.commonpath([own, path]) == path:
+                raise UsageError(f"--store {show(word)}: {own} lies in it, and is ours")
         for other in stores:
             if other.name == name:
                 raise UsageError(f"--store {show(word)}: the name {name} is taken; "
@@ -79,6 +82,14 @@ def owner(stores: Sequence[Wanted]) -> str:
     except KeyError:
         raise UsageError(f"{show(stores[0].path)} belongs to uid {uid}, which has no name here: "
                          "say --user USER") from None
+
+
+def is_user(name: str) -> bool:
+    """Tell whether the host has a user of that name."""
+    try:
+        return bool(pwd.getpwnam(name))
+    except KeyError:
+        return False
 
 
 def begun(stores: Sequence[Wanted], user: str) -> Known:

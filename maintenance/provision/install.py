@@ -88,7 +88,10 @@ def settings(host: Host, python: Interpreter) -> tuple[Known, str | None]:
         return found, None
     if not stores:
         raise UsageError(f"{show(host.config)} is not there yet: say --store PATH")
-    begun = beginning.begun(stores, host.given.user or beginning.owner(stores))
+    user = host.given.user
+    if user and not beginning.is_user(user):
+        raise UsageError(f"--user {show(user)}: no such user")
+    begun = beginning.begun(stores, user or beginning.owner(stores))
     return begun, beginning.first(stores, begun.user, host.scripts.current)
 
 

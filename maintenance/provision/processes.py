@@ -13,20 +13,25 @@ from maintenance.text import show
 
 
 def users_of(place: Path) -> list[str]:
-    """Return the processes, other than this one, whose code lies in ``place``."""
+    """Return the processes, other than this one, whose code lies in ``place``.
+
+    Not those of a container that has another directory at the same path.
+    """
     start = os.fsencode(place) + b"/"
-    return [f"process {pid}" for pid in sorted(map(int, _pids()))
-            if pid != os.getpid() and _runs_from(Path("/proc", str(pid)), start)]
+    return [f"process {process.name}" for process in _processes()
+            if process.name != str(os.getpid()) and _runs_from(process, start)
+            and _same_place(process, place)]
 
 
-def named(*names: str) -> list[int]:
-    """Return the processes that run a program of one of these names."""
+def named(name: str) -> list[Path]:
+    """Return the processes of this host, as in /proc, that run a program of that name."""
     found = []
-    for pid in _pids():
+    for process in _processes():
         try:
-            if Path("/proc", pid, "comm").read_text(encoding="utf-8").strip() in names:
-                found.append(int(pid))
-        except (OSError, UnicodeError):
+            if ((process / "comm").read_bytes().strip() == name.encode()
+                    and _same_place(process, Path("/"))):
+                found.append(process)
+        except OSError:
             continue
     return found
 
@@ -60,8 +65,15 @@ def one_runs(locks: Path) -> bool:
         return True
 
 
-def _pids() -> Iterator[str]:
-    return (name for name in os.listdir("/proc") if name.isdigit())
+def _processes() -> list[Path]:
+    return [Path("/proc", name) for name in sorted(os.listdir("/proc")) if name.isdigit()]
+
+
+def _same_place(process: Path, place: Path) -> bool:
+    try:
+        return os.path.samefile(f"{process}/root{place}", place)
+    except OSError:  # gone, or not ours to look at
+        return False
 
 
 def _runs_from(process: Path, start: bytes) -> bool:
