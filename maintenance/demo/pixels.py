@@ -14,21 +14,18 @@ from PIL import Image, ImageSequence, UnidentifiedImageError
 def shown_in(store: Path) -> dict[bytes, str]:
     """Return a fingerprint of the pixels of every image that can be decoded, by path."""
     found = {}
-    for directory, _, names in os.walk(os.fsencode(store)):
-        for name in names:
-            path = os.path.join(directory, name)
-            if os.path.islink(path):
-                continue
-            pixels = _pixels(path)
+    for image in store.rglob("*"):
+        if image.is_file() and not image.is_symlink():
+            pixels = _pixels(image)
             if pixels is not None:
-                found[os.path.relpath(path, os.fsencode(store))] = pixels
+                found[os.fsencode(image.relative_to(store))] = pixels
     return found
 
 
-def _pixels(path: bytes) -> str | None:
+def _pixels(path: Path) -> str | None:
     digest = hashlib.sha256()
     try:
-        with Image.open(os.fsdecode(path)) as image:
+        with Image.open(path) as image:
             for frame in ImageSequence.Iterator(image):
                 digest.update(f"{frame.size} {frame.info.get('duration')}".encode())
                 digest.update(_colours(frame))
