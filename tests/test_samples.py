@@ -156,6 +156,8 @@ def test_each_marker_is_in_one_image_only(store):
     assert [p for p, data in files.items() if samples.eicar() in data] == [at(root, made.infected)]
     assert [p for p, data in files.items() if samples.MARKER in data] == [
         at(root, made.infected_later)]
+    assert [p for p, data in files.items() if samples.TRADEMARK in data] == [
+        at(root, made.mistaken)]
 
 
 def test_clamav_finds_exactly_what_each_signature_file_names(store, tmp_path):
@@ -164,6 +166,8 @@ def test_clamav_finds_exactly_what_each_signature_file_names(store, tmp_path):
     root, made = store
     assert found(root, tmp_path, samples.signatures_first()) == {made.infected}
     assert found(root, tmp_path, samples.signatures_second()) == {
+        made.infected, made.infected_later, made.mistaken}
+    assert found(root, tmp_path, samples.signatures_third()) == {
         made.infected, made.infected_later}
 
 
@@ -178,9 +182,11 @@ def found(root: Path, scratch: Path, signatures: bytes) -> set[bytes]:
     return {line.split(b": Demo.")[0].removeprefix(prefix) for line in scan.stdout.splitlines()}
 
 
-def test_second_signatures_only_add_to_the_first():
-    first, second = samples.signatures_first(), samples.signatures_second()
-    assert second.startswith(first) and second.count(b"\n") == first.count(b"\n") + 1
+def test_later_signatures_only_add_to_the_first():
+    first, second, third = (samples.signatures_first(), samples.signatures_second(),
+                            samples.signatures_third())
+    assert third.startswith(first) and second.startswith(third)
+    assert [text.count(b"\n") for text in (first, third, second)] == [1, 2, 3]
 
 
 def test_the_same_seed_gives_the_same_bytes(store, tmp_path):

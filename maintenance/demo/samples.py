@@ -6,19 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from maintenance.demo import kinds, pictures
 
 INFECTED = b"2026/09/02/invoice.jpg"
 INFECTED_LATER = b"2026/09/03/flyer.png"
+MISTAKEN = b"2026/09/02/logo.png"
 TRUNCATED = b"2026/09/03/half an upload.jpg"
 LINK = b"avatars/passwd.jpg"
 LINK_TARGET = b"/etc/passwd"
 NEWLINE = b"avatars/two\nlines.png"
 NOT_UTF8 = b"avatars/\xff\xfe.jpg"
 
-MARKER = b"imagewarden demo: harmless, and named by the second definitions only"
+MARKER = b"imagewarden demo: harmless, and named from the second definitions on"
+TRADEMARK = b"imagewarden demo: harmless, and called bad by mistake for a while"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Samples:
     photos: tuple[bytes, ...]
     infected: bytes = INFECTED
     infected_later: bytes = INFECTED_LATER
+    mistaken: bytes = MISTAKEN
     truncated: bytes = TRUNCATED
     link: bytes = LINK
     newline: bytes = NEWLINE
@@ -76,7 +80,15 @@ def signatures_first() -> bytes:
 
 
 def signatures_second() -> bytes:
-    """Return the next demo.ndb: it also names the image that was clean until then."""
+    """Return the next demo.ndb: it also names an image that was clean until then.
+
+    And one that is harmless: signatures have their bad days.
+    """
+    return signatures_third() + _signature(b"Demo.Too-Broad", TRADEMARK)
+
+
+def signatures_third() -> bytes:
+    """Return the last demo.ndb, without the mistake."""
     return signatures_first() + _signature(b"Demo.Marker", MARKER)
 
 
@@ -92,15 +104,20 @@ def _entries(chance: Random) -> Iterator[kinds.Entry]:
     yield from _odd_ones(chance)
 
 
+def _commented(picture: Image.Image, comment: bytes) -> bytes:
+    text = PngInfo()
+    text.add_text("Comment", comment.decode())
+    return pictures.encoded(picture, "PNG", pnginfo=text)
+
+
 def _odd_ones(chance: Random) -> Iterator[kinds.Entry]:
     """Give what goes wrong in real stores: bad content under good names, and bad names."""
     picture = pictures.photo(chance, kinds.SIZES[0])
     whole = pictures.encoded(picture, "JPEG", quality=88)
     yield TRUNCATED, whole[: len(whole) * 2 // 3]
     yield INFECTED, pictures.encoded(picture, "JPEG", quality=80, comment=eicar())
-    text = PngInfo()
-    text.add_text("Comment", MARKER.decode())
-    yield INFECTED_LATER, pictures.encoded(pictures.photo(chance, kinds.SMALL), "PNG", pnginfo=text)
+    yield INFECTED_LATER, _commented(pictures.photo(chance, kinds.SMALL), MARKER)
+    yield MISTAKEN, _commented(pictures.photo(chance, kinds.SMALL), TRADEMARK)
     avatar = pictures.photo(chance, (128, 128))
     yield b"avatars/1.png", pictures.encoded(avatar, "PNG")
     yield NEWLINE, pictures.encoded(avatar.rotate(90), "PNG")

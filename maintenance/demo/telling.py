@@ -21,7 +21,8 @@ from maintenance.text import show
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0  # seconds for one command; the slowest takes about five
 GRACE = 15.0  # seconds between asking a command to stop and killing it
-MEANINGS: dict[int, str] = {Exit.DONE: "done", Exit.INFECTED: "infection found"}
+MEANINGS: dict[int, str] = {Exit.DONE: "done", Exit.INFECTED: "infection found",
+                            Exit.INCOMPLETE: "some images left undone"}
 BOLD, GREEN, RED, PLAIN = "\033[1m", "\033[32m", "\033[31m", "\033[0m"
 
 
@@ -65,7 +66,7 @@ class Story:
         self, place: Place, script: str, *arguments: str, expected: Exit = Exit.DONE
     ) -> Seen:
         """Run a script of this checkout; raises ImagewardenError when it ends otherwise."""
-        options = ("--config", str(place.config), *arguments)
+        options = (*arguments, "--config", str(place.config))
         self.say("$ " + " ".join(show(word) for word in (f"bin/{script}", *options)))
         seen = watch([str(CHECKOUT / "bin" / script), *options])
         self.steps.append({"script": script, "status": seen.status, "seconds": seen.seconds})
@@ -80,10 +81,11 @@ class Story:
         return seen
 
     def ask(
-        self, place: Place, script: str, *, expected: Exit = Exit.DONE
+        self, place: Place, script: str, *arguments: str, expected: Exit = Exit.DONE
     ) -> dict[str, Any]:
         """Return what a script says with --json, showing neither; else as ``run``."""
-        seen = watch([str(CHECKOUT / "bin" / script), "--config", str(place.config), "--json"])
+        seen = watch([str(CHECKOUT / "bin" / script), *arguments,
+                      "--config", str(place.config), "--json"])
         try:
             told = json.loads(seen.out)
         except ValueError:

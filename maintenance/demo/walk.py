@@ -1,20 +1,17 @@
-"""A whole night on a sample store, told step by step: what `bin/demo` shows."""
+"""bin/demo: sets a sample store up, runs a whole night on it, and shows what it gave."""
 
 import argparse
 import json
 import os
-import shutil
 import socket
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from maintenance.demo import claim, samples
-from maintenance.demo.place import USER, Place
-from maintenance.demo.samples import Samples
-from maintenance.demo.telling import CHECKOUT, Story
-from maintenance.demo.uploads import clamd_for_uploads
+from maintenance.demo import claim
+from maintenance.demo.night import tell
+from maintenance.demo.telling import Story
 from maintenance.errors import Exit, ImagewardenError
 from maintenance.provision.console import parser
 from maintenance.shell import signals
@@ -23,33 +20,13 @@ from maintenance.times import iso
 
 DESCRIPTION = """\
 Runs a whole night on a sample store that it makes: definitions arrive, the store
-is scanned, uploads are scanned, new definitions find what was clean before. It
-writes into one directory only, which it empties when it starts."""
-
-CONFIG = """\
-# Made by bin/demo. A real one: docs/imagewarden.example.toml
-{user}state = "{root}/state"
-logs = "{root}/logs"
-
-[[store]]
-name = "uploads"
-path = "{root}/uploads"
-
-[clamav]
-engine = "private"              # rescans bring their own clamd
-socket = "{socket}"
-databases = "{root}/databases"
-
-[definitions]
-official = false                # the demo downloads nothing
-custom_urls = ["file://{feed}"]
-"""
+is scanned, uploads are scanned, new definitions find what was clean before, what
+is infected goes into quarantine and one image comes back, images become smaller.
+It writes into one directory only, which it empties when it starts."""
 
 ENDING = """
-The same on a real store (README.md tells more):
-    cp docs/imagewarden.example.toml /etc/imagewarden.toml    # then set state and [[store]] in it
-    bin/update-definitions
-    bin/rescan-store
+The same on a real store, every night (README.md tells more):
+    bin/install --dry-run --store /srv/uploads    # says what it would do; then without --dry-run
 What this demo made stays for you to look at, until the next one or: rm -r {root}
 It holds the EICAR test string, which virus scanners take for a virus."""
 
@@ -64,7 +41,7 @@ def main(name: str, argv: Sequence[str] | None = None) -> int:
     try:
         signals.listen()
         with claim.claimed(options.dir or claim.usual()) as place:
-            _tell(place, story)
+            tell(place, story)
         story.say(f"\nEverything as expected, in {time.monotonic() - clock:.0f} s.")
         story.say(ENDING.format(root=show(place.root)))
     except ImagewardenError as failure:
@@ -105,82 +82,3 @@ def _print_result(story: Story, started: float, seconds: float, error: str | Non
     }
     sys.stdout.write(json.dumps(result) + "\n")
 
-
-def _tell(place: Place, story: Story) -> None:
-    made = _prepare(place, story)
-    story.chapter("The first definitions arrive")
-    story.run(place, "update-definitions", "--no-rescan")
-    with clamd_for_uploads(place):
-        _first_night(place, story, made)
-        _uploads(place, story)
-        _new_definitions(place, story, made)
-        _at_a_glance(place, story, made)
-
-
-def _prepare(place: Place, story: Story) -> Samples:
-    """Make the store, the files to upload, the first definitions and the configuration."""
-    story.chapter(f"A sample store in {show(place / 'uploads')}")
-    made = samples.make_store(place / "uploads")
-    (place / "incoming").mkdir()
-    for name, source in (("holiday.jpg", made.photos[0]), ("invoice.jpg", made.infected),
-                         ("flyer.png", made.infected_later)):
-        shutil.copyfile(place / "uploads" / os.fsdecode(source), place / "incoming" / name)
-    for directory in ("databases", "clamd", "feed"):
-        (place / directory).mkdir()
-    for directory in ("uploads", "databases", "clamd"):
-        place.give(place / directory)
-    place.publish(samples.signatures_first())
-    user = "" if place.owner is None else f'user = "{USER}"  # root starts, he works\n'
-    place.config.write_text(CONFIG.format(
-        user=user, root=place.root, socket=place.socket, feed=place.feed), encoding="utf-8")
-    story.say(f"  {made.images} images of all kinds; one carries the EICAR test string, one a mark"
-              " that only\n  later definitions know, some have names that break careless programs."
-              f"\n  Its configuration: {show(place.config)}"
-              f"\n  The commands below are typed in {show(CHECKOUT)}.")
-    return made
-
-
-def _first_night(place: Place, story: Story, made: Samples) -> None:
-    story.chapter("The first rescan looks at every image")
-    seen = story.run(place, "rescan-store", expected=Exit.INFECTED)
-    story.check(f"it names {show(made.infected)}", holds=show(made.infected) in seen.err)
-    story.chapter("The next one has nothing to do, and starts no engine")
-    seen = story.run(place, "rescan-store", expected=Exit.INFECTED)
-    story.say("  (4 as long as an infected image is in the store)")
-    told = story.ask(place, "rescan-store", expected=Exit.INFECTED)
-    story.check("every image was current, and no engine ran (by its --json result)",
-                holds=told["canary"] is None
-                and [one["current"] for one in told["stores"]] == [made.images])
-
-
-def _uploads(place: Place, story: Story) -> None:
-    story.chapter("The application asks about three uploads before it saves them")
-    story.run(place, "scan-upload", str(place / "incoming" / "holiday.jpg"))
-    story.run(place, "scan-upload", str(place / "incoming" / "invoice.jpg"),
-              expected=Exit.INFECTED)
-    story.run(place, "scan-upload", str(place / "incoming" / "flyer.png"))
-
-
-def _new_definitions(place: Place, story: Story, made: Samples) -> None:
-    story.chapter("New definitions arrive, and a rescan follows")
-    place.publish(samples.signatures_second())
-    story.run(place, "update-definitions", "--wait", expected=Exit.INFECTED)
-    story.chapter("What was clean under the first definitions is found now")
-    seen = story.run(place, "rescan-store", expected=Exit.INFECTED)
-    story.check(f"it names {show(made.infected_later)}",
-                holds=show(made.infected_later) in seen.err)
-    story.chapter("The clamd for uploads was told: the third upload is refused now")
-    story.run(place, "scan-upload", str(place / "incoming" / "flyer.png"),
-              expected=Exit.INFECTED)
-
-
-def _at_a_glance(place: Place, story: Story, made: Samples) -> None:
-    story.chapter("Where we stand")
-    story.run(place, "store-status")
-    [store] = story.ask(place, "store-status")["stores"]
-    story.check(
-        f"all {made.images} images are checked against the definitions of now, none is unknown,"
-        " 2 are infected (by its --json result)",
-        holds=(store["images"], store["clean_current"], store["infected"])
-        == (made.images, made.images - 2, 2)
-        and store["unknown"] == store["never"] == store["clean_older"] == 0)
