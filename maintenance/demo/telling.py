@@ -23,6 +23,7 @@ PATIENCE = 60.0  # seconds for one command; the slowest takes about five
 GRACE = 15.0  # seconds between asking a command to stop and killing it
 MEANINGS: dict[int, str] = {Exit.DONE: "done", Exit.INFECTED: "infection found",
                             Exit.INCOMPLETE: "some images left undone"}
+WIDEST = 400  # characters of a line that are shown: JSON is for programs
 BOLD, GREEN, RED, PLAIN = "\033[1m", "\033[32m", "\033[31m", "\033[0m"
 
 
@@ -71,7 +72,7 @@ class Story:
         seen = watch([str(CHECKOUT / "bin" / script), *options])
         self.steps.append({"script": script, "status": seen.status, "seconds": seen.seconds})
         for line in (*seen.out.splitlines(), *seen.err.splitlines()):
-            self.say(f"    {line}")
+            self.say(f"    {line if len(line) <= WIDEST else line[:WIDEST] + ' …'}")
         if seen.status != expected:
             self.say(self._in(RED, f"  {seen.ending}: expected was {int(expected)}"))
             said = (seen.err.splitlines() or ["it says no more"])[-1]
