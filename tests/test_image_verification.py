@@ -303,7 +303,7 @@ def test_what_is_compared_is_what_the_specification_says(colour, depth, clear, i
     chance = Random(depth)
     for _ in range(5):
         # Bytes of few values, so that the filters' ties come up.
-        rows = [[chance.choice((0, 1, 2, 256, 257, 2**depth - 1)) % 2**depth
+        rows = [[chance.choice((0, 2, 3, 256, 257, 2**depth - 1)) % 2**depth
                  for _ in range(CHANNELS[colour] * 19)] for _ in range(11)]
         extras = extras_for(colour, depth)
         if clear and colour in {0, 2, 3}:
