@@ -5,6 +5,7 @@ import struct
 import subprocess
 import zlib
 from io import BytesIO
+from random import Random
 
 import pytest
 from PIL import Image
@@ -16,11 +17,14 @@ from maintenance.images import pictures, tools
 from maintenance.images import segments as segments_of
 from maintenance.images.verify import Different, same_jpeg, same_png
 from tests.images import (
+    CHANNELS,
+    KINDS,
     SIGNATURE,
     chunk,
     chunks,
     colours,
     exif,
+    extras_for,
     icc_segments,
     jpeg,
     named,
@@ -290,3 +294,28 @@ def test_a_full_disk_is_no_success(tmp_path, monkeypatch):
         assert list(tmp_path.iterdir()) == []
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("interlaced", [False, True], ids=["plain", "interlaced"])
+@pytest.mark.parametrize("clear", [False, True], ids=["", "clear"])
+@pytest.mark.parametrize(("colour", "depth"), KINDS)
+def test_what_is_compared_is_what_the_specification_says(colour, depth, clear, interlaced):
+    chance = Random(depth)
+    for _ in range(5):
+        # Bytes of few values, so that the filters' ties come up.
+        rows = [[chance.choice((0, 2, 3, 256, 257, 2**depth - 1)) % 2**depth
+                 for _ in range(CHANNELS[colour] * 19)] for _ in range(11)]
+        extras = extras_for(colour, depth)
+        if clear and colour in {0, 2, 3}:
+            key = b"\0\x80" if colour == 3 else struct.pack(f">{CHANNELS[colour]}H",
+                                                            *rows[0][:CHANNELS[colour]])
+            extras.append((b"tRNS", key))
+        original = png(rows, colour, depth, interlaced, extras, filters=(4, 3, 4, 2, 1, 0))
+        (width, _), flat = colours(original)
+        rgba = [value for pixel in flat for value in pixel]
+        plain = png([rgba[at:at + 4 * width] for at in range(0, len(rgba), 4 * width)], 6, 16)
+        assert shown(original) == shown(plain)
+
+
+def shown(data):
+    return pictures.shown_by_png(chunks_of.parse(data), wide=True)

@@ -288,6 +288,14 @@ def test_a_caller_that_stops_early_leaves_nothing_open(image):
     assert family(os.getpid()) == []
 
 
+def test_leaving_the_block_ends_work_that_nobody_waits_for(image):
+    with team(2) as hands:
+        results = hands.over(image(data) for data in [PHOTO[:900], slow(), slow()])
+        os.close(next(results).fd)
+    assert family(os.getpid()) == []
+    results.close()
+
+
 def test_a_worker_sees_no_host_and_no_network(image, tmp_path):
     if not workers.cage("auto"):
         pytest.skip("bubblewrap does not work here")
