@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from maintenance import apparmor
 from maintenance.apparmor import Confined
-from maintenance.provision.children import must, run
+from maintenance.provision.children import PATH, must, run
 from maintenance.provision.known import Known
 from maintenance.provision.steps import Step, read, write
 
@@ -59,7 +60,7 @@ def _apply(one: Confined, text: str) -> None:
 
 
 def _reload(one: Confined) -> None:
-    if apparmor.active() and one.in_force:
+    if apparmor.active() and one.in_force and shutil.which("apparmor_parser", path=PATH):
         must(run(["apparmor_parser", "-r", "-T", "-W", one.file], None),
              f"apparmor_parser -r {one.file}")
 
