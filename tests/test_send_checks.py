@@ -231,6 +231,7 @@ def test_a_job_has_its_own_status_and_silence_whatever_zabbix_does(site, peer):
         ended = site.run("rescan-store", "-q")  # no engine: what it takes is Zabbix's part
         assert time.monotonic() - begun < 1 + MARGIN
         assert (ended.status, ended.err) == (4, before.err)
+        assert len(server.requests) == {"closed": 0, "silent": 2, "takes nothing": 2}[peer]
     assert "Traceback" not in (site.root / "logs/rescan.log").read_text()
     assert outbox(site)["waiting"] == 2
 
@@ -283,6 +284,25 @@ def test_one_run_sends_at_a_time(site):
             assert server.requests == []
         checks(site)
     assert len(server.values) == 3 + 1 + 2 * 2 + 2
+
+
+def test_a_sender_killed_before_it_hears_the_answer_loses_nothing_and_doubles_nothing(site):
+    site.update()
+
+    def kills(caller):
+        caller.hear()
+        words = (site.state / "locks/outbox.lock").read_text().split()
+        os.kill(int(words[1].rstrip(",")), signal.SIGKILL)
+
+    with Trapper(kills) as server:
+        point_at(site, server.address)
+        with started(site.command("rescan-store")) as job:
+            assert job.wait(60) == -signal.SIGKILL
+    with Trapper(takes) as second:
+        point_at(site, second.address)
+        checks(site)
+    assert server.values == second.values[3:4]
+    assert keys(server) == ["imagewarden.run[rescan]"]
 
 
 def test_two_runs_at_once_send_nothing_twice(site):

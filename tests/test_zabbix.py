@@ -193,8 +193,7 @@ def test_discovery_makes_the_items_that_runs_then_arrive_in(sending, zabbix, hos
     assert set(items()) == {CHECKS, RESCAN, "imagewarden.run[definitions]"}
     zabbix.learn()
     host.items = items()
-    wait_until(lambda: sending.run("send-checks").status == 0)
-    wait_until(lambda: zabbix.history(host.items[CHECKS]))
+    wait_until(lambda: sending.run("send-checks") and zabbix.history(host.items[CHECKS]), 60)
     assert json.loads(zabbix.history(host.items[CHECKS])[0]["value"])["job"] == "checks"
 
 
