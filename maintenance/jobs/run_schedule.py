@@ -16,7 +16,8 @@ from maintenance.shell.job import Context, Job
 from maintenance.text import show
 
 # Job, as in [schedule], and its script; what is missing here is not there yet.
-SCRIPTS = {"definitions": "update-definitions", "rescan": "rescan-store"}
+SCRIPTS = {"definitions": "update-definitions", "rescan": "rescan-store",
+           "optimize": "optimize-images", "checks": "send-checks"}
 HANDED_ON = ("TZ", "TMPDIR", "IMAGEWARDEN_CONFIG")  # of our environment, to the jobs
 TICK = 1.0  # seconds
 UNSTARTABLE = 127
