@@ -350,7 +350,7 @@ def test_a_child_that_cannot_be_reaped_is_a_failure(stage, caplog):
     with pytest.raises(ToolError, match="definitions: its keeper"):
         troupe.wait(30)
     troupe.close()
-    assert not there.running()
+    wait_until(lambda: not there.running())
 
 
 @pytest.mark.server
