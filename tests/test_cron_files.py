@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from maintenance.provision import timetable
 from tests.processes import ROOT, Namespace, started
 from tests.site import BAD, BIN, Ended, wait_until
 
@@ -66,20 +67,37 @@ def test_no_daily_job_starts_in_an_hour_that_clock_changes_skip_or_repeat():
 
 
 def test_a_fleet_is_spread_and_the_jobs_do_not_start_together():
-    assert "--jitter 30m" in LINES["update-definitions"][4]
+    timer = (CRON / "systemd/imagewarden-definitions.timer").read_text()
+    assert "RandomizedDelaySec=30min" in timer
     minutes = [match[1].split()[0] for match in LINES.values()]
     checks = set(range(1, 57, 5))
     assert minutes.pop() == "1-56/5"
     assert not checks & {int(minute) for minute in minutes}
 
 
+def test_install_gives_each_host_a_minute_of_its_own_and_always_the_same(tmp_path, monkeypatch):
+    minutes = []
+    for host in range(200):
+        (tmp_path / f"{host}").write_text(f"{host}\n")
+        monkeypatch.setattr(timetable, "MACHINE", tmp_path / f"{host}")
+        minutes.append(timetable.own_minute())
+        assert timetable.own_minute() == minutes[-1]
+    assert len(set(minutes)) > 25
+    assert not set(minutes) & {*range(1, 57, 5), *range(0, 60, 5)}
+    monkeypatch.setattr(timetable, "MACHINE", tmp_path / "missing")
+    assert timetable.own_minute() in timetable.MINUTES
+    text, count = re.subn(timetable.HOURLY, "7 *", CRONTAB)
+    assert count == 1
+    assert re.search(r"^7 \* \* \* \*    root  \S+imagewarden-update-definitions$", text, re.M)
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("script", THERE)
 def test_every_line_works_in_crons_environment(site, links, script):
-    """Once as it is written, but for the wait of a random part of half an hour."""
+    """Once as it is written."""
     site.image("bad.jpg", BAD)
     site.update()
-    text = rendered(CRONTAB, links, site).replace("--jitter 30m", "--jitter 1s --no-rescan")
+    text = rendered(CRONTAB, links, site)
     given = variables(text)
     line = next(line for line in text.splitlines() if f"imagewarden-{script}" in line)
     command = line.split("root", 1)[1].strip()
@@ -150,7 +168,6 @@ def theirs(site):
 
 def every_minute(text, user="root"):
     """The crontab with all its lines due at once."""
-    text = text.replace("--jitter 30m", "--jitter 1s")
     return re.sub(r"^(?:\S+ +){4}\S+ +root ", f"* * * * * {user} ", text, flags=re.M)
 
 

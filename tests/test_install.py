@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from maintenance import apparmor
+from maintenance.provision import timetable
 from tests import host as hosts
 from tests.host import ROOT, USER, Host
 from tests.processes import NOBODY, started
@@ -147,12 +148,14 @@ class TestTheFirst:
         hosts.configure(host, clamav={"engine": "private", "timeout": "60s"},
                         definitions={"official": False, "start_rescan": False,
                                      "custom_urls": ["file:///srv/feed/test.ndb"]})
+        minute = f"\n{timetable.own_minute()} * * * *    root  /usr/local/sbin/imagewarden-update"
+        assert minute in host.path("/etc/cron.d/imagewarden").read_text()
         ran = 0
         for environment, user, command in host.cron_lines():
             script = command.split()[0].rpartition("imagewarden-")[2]
             if not (ROOT / "bin" / script).exists():  # its job is still to come
                 continue
-            ended = host.as_cron(environment, user, command.replace("--jitter 30m", "--jitter 0s"))
+            ended = host.as_cron(environment, user, command)
             assert ended.status == (4 if script == "rescan-store" else 0), (command, ended)
             ran += 1
         assert ran >= 2
