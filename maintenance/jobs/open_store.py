@@ -84,7 +84,6 @@ def open_store(context: Context, store: Store, quarantine: Quarantine | None,
         if not context.options.dry_run:
             context.ledger.replace_undone("rescan", store.name, census.unread)
         taking = Taking.into(quarantine, context, store, images, report)
-        taking.check(tree)
         if quarantine is not None:
             taking.settle(quarantine)
         yield OpenStore(store, tree, images, census, result, taking)
