@@ -83,7 +83,6 @@ def open_store(context: Context, store: Store, quarantine: Quarantine | None,
         if not context.options.dry_run:
             context.ledger.replace_undone("rescan", store.name, census.unread)
         taking = Taking.into(quarantine, context, store, found.images, report)
-        taking.check(found.tree)
         if quarantine is not None:
             taking.settle(quarantine)
         yield OpenStore(store, found.tree, found.images, census, result, taking)

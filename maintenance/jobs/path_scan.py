@@ -16,7 +16,7 @@ from maintenance.jobs.taking import Taking, wanted
 from maintenance.ledger.rows import Asked
 from maintenance.shell.job import Context
 from maintenance.store.identity import key_of, stamp
-from maintenance.store.tree import NotAnImage, Tree
+from maintenance.store.tree import NotAnImage
 from maintenance.text import show
 from maintenance.verdict import Verdict, unknown
 
@@ -136,11 +136,11 @@ class _PathScan:
         except NotAnImage:  # the store itself is gone
             return None
         if named.store not in self._takings:
-            self._takings[named.store] = self._taking(named.store, tree)
+            self._takings[named.store] = self._taking(named.store)
         return self._takings[named.store].meet(tree, named.path, stamp(info),
                                                answer.signature or "")
 
-    def _taking(self, name: str, tree: Tree) -> Taking:
+    def _taking(self, name: str) -> Taking:
         context = self._context
         store = next(one for one in context.config.store if one.name == name)
         quarantine = None
@@ -149,9 +149,7 @@ class _PathScan:
                 quarantine_of(context.config, store, make=True))
         except QuarantineError as error:
             context.trouble(f'store "{name}": {error}; infected images are only reported')
-        taking = Taking.into(quarantine, context, store, context.ledger.images(name), self._report)
-        taking.check(tree)
-        return taking
+        return Taking.into(quarantine, context, store, context.ledger.images(name), self._report)
 
     def _result(self, store: str | None) -> StoreResult:
         if store not in self._results:

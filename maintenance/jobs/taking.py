@@ -50,11 +50,6 @@ class Taking:
             taking.intake = Intake(quarantine, limits.quarantine_limit, limits.quarantine_max)
         return taking
 
-    def check(self, tree: Tree) -> None:
-        """Say it once, and take nothing, when the store does not let anything go."""
-        if self.intake is not None and os.fstatvfs(tree.fd).f_flag & os.ST_RDONLY:
-            self._lose("on a read-only file system")
-
     def meet(self, tree: Tree, path: bytes, scanned: Stamp, signature: str) -> Infected | None:
         """Take the infected image at ``path``, if it may be taken; say what became of it.
 
@@ -63,6 +58,8 @@ class Taking:
         leaves that to the next.
         """
         action, ticket = "reported", None
+        if self.intake is not None and os.fstatvfs(tree.fd).f_flag & os.ST_RDONLY:
+            self._lose("on a read-only file system")
         if self._braked:
             action = "brake"
         elif self.intake is not None:
