@@ -232,6 +232,17 @@ def test_workers_that_all_die_end_the_run(image, monkeypatch):
         os.close(write)
 
 
+def test_deaths_between_good_images_are_the_images_fault(image, monkeypatch):
+    monkeypatch.setattr(workers, "DEATHS", 2)
+    read, write = os.pipe()
+    with team() as hands:
+        found = [type(result.outcome) for result in hands.over(iter(
+            [Source("pipe", read), image(b"text"), Source("pipe", os.dup(read)), image(b"text")]))]
+    assert found == [Damaged, Kept] * 2
+    os.close(read)
+    os.close(write)
+
+
 def test_workers_that_cannot_start_end_the_run_with_their_last_words(image, monkeypatch):
     monkeypatch.setattr(bundle, "UNPACK", "raise SystemExit('no such thing')")
     starts = []

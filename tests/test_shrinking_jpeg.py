@@ -66,6 +66,12 @@ def test_an_orientation_alone_is_what_is_left_of_exif(turn, tool):
         assert same(result, jpeg())
 
 
+@pytest.mark.parametrize("turn", [0, 9])
+def test_an_orientation_that_is_none_goes(turn):
+    block = exif([(0x0112, turn)])
+    assert shrunk(with_segments(jpeg(), (0xE1, b"Exif\0\0" + block))) == shrunk(jpeg())
+
+
 def names(data):
     """What a file says, by exiftool, which is independent of us."""
     ran = subprocess.run(["exiftool", "-j", "-G1", "-struct", "-"], input=data, check=True,

@@ -86,8 +86,7 @@ def _png(data: bytes, plan: Plan) -> bytes:
 def _coded_png(kept: Png, plan: Plan) -> Png | None:
     bare = bytes(png.assembled(kept, ()))
     # A profile for grey fits no colours, nor one for colours grey.
-    profile, grey = bool(kept.all(b"iCCP")), kept.header.grey
-    freedom = tools.Freedom(not kept.all(*chunks.OF_SAMPLES), not profile, not (profile and grey))
+    freedom = tools.Freedom(not kept.all(*chunks.OF_SAMPLES), not kept.all(b"iCCP"))
     coded = b""
     if plan.png == "oxipng":
         coded = tools.by_oxipng(bare, freedom, plan.allowance.raw)
