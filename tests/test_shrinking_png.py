@@ -229,8 +229,9 @@ def test_a_chunk_that_belongs_to_the_coding_is_left_alone_with_all():
 
 
 def test_a_suggested_palette_beside_colours_goes():
-    result = shrunk(png(samples(2, 8), 2, 8, extras=[(b"PLTE", bytes(9))]))
-    assert named(result, b"PLTE") == []
+    original = png(samples(2, 8), 2, 8, extras=[(b"PLTE", bytes(9))])
+    assert named(shrunk(original), b"PLTE") == []
+    assert shrunk(original, keep=["all"]) == "LeaveAlone: a PNG of a rare kind"
 
 
 def test_what_lies_behind_the_end_goes_with_the_next_gain():

@@ -71,7 +71,7 @@ def _png(data: bytes, plan: Plan) -> bytes:
     if wide and header.raw > plan.allowance.deep:
         raise LeaveAlone("too many pixels for 16 bits a colour")
     kept = png.stripped(original, plan.keep)
-    if kept.strange:
+    if "all" in plan.keep and original.strange:
         raise LeaveAlone("a PNG of a rare kind")
     shown = shown_by_png(original, wide=wide)
     results = [bytes(kept)]
