@@ -232,6 +232,17 @@ def test_workers_that_all_die_end_the_run(image, monkeypatch):
         os.close(write)
 
 
+def test_deaths_between_good_images_are_the_images_fault(image, monkeypatch):
+    monkeypatch.setattr(workers, "DEATHS", 2)
+    read, write = os.pipe()
+    with team() as hands:
+        found = [type(result.outcome) for result in hands.over(iter(
+            [Source("pipe", read), image(b"text"), Source("pipe", os.dup(read)), image(b"text")]))]
+    assert found == [Damaged, Kept] * 2
+    os.close(read)
+    os.close(write)
+
+
 def test_workers_that_cannot_start_end_the_run_with_their_last_words(image, monkeypatch):
     monkeypatch.setattr(bundle, "UNPACK", "raise SystemExit('no such thing')")
     starts = []
@@ -336,7 +347,9 @@ def check_limits(monitor):
     assert limits["Max core file size"] == "0"
 
 
-def test_without_a_cage_a_worker_has_limits_all_the_same(image):
+def test_without_a_cage_a_worker_has_limits_all_the_same(image, monkeypatch):
+    own = f"imagewarden-{os.getpid()}-"
+    monkeypatch.setattr(bundle, "UNPACK", bundle.UNPACK.replace("imagewarden-", own))
     monitor = {}
 
     def sources():
@@ -352,9 +365,7 @@ def test_without_a_cage_a_worker_has_limits_all_the_same(image):
     check_limits(monitor)
     assert {line.partition(b"=")[0] for line in monitor["environ"] if line} == {
         b"PATH", b"LC_ALL", b"RAYON_NUM_THREADS", b"MALLOC_ARENA_MAX"}
-    left = [path for path in Path("/tmp").glob("imagewarden-*") if path.is_dir()
-            and (path / "maintenance").exists()]
-    assert left == []
+    assert list(Path("/tmp").glob(f"{own}*")) == []
 
 
 SCRIPT = """\

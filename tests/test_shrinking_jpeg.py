@@ -49,8 +49,15 @@ def test_every_kind_shows_the_same_afterwards(mode, options, tool):
     assert same(result, original)
 
 
-@pytest.mark.parametrize("tool", [*TOOLS, "strip"])
-def test_a_progressive_one_is_stripped_and_nothing_else(tool):
+def test_mozjpeg_codes_a_progressive_one_better():
+    original = jpeg(size=(320, 240), progressive=True)
+    result = shrunk(original)
+    assert len(result) < 0.99 * len(original)
+    assert same(result, original)
+
+
+@pytest.mark.parametrize("tool", ["jpegtran", "strip"])
+def test_a_progressive_one_is_otherwise_only_stripped(tool):
     original = jpeg(progressive=True)
     assert shrunk(original, jpeg=tool) == "LeaveAlone: nothing to gain"
     assert shrunk(with_segments(original, (0xFE, b"here")), jpeg=tool) == original
@@ -64,6 +71,12 @@ def test_an_orientation_alone_is_what_is_left_of_exif(turn, tool):
         result = shrunk(with_segments(jpeg(), (0xE1, b"Exif\0\0" + block)), jpeg=tool)
         assert segments(result)[1] == (0xE1, b"Exif\0\0" + exif([(0x0112, turn)]))
         assert same(result, jpeg())
+
+
+@pytest.mark.parametrize("turn", [0, 9])
+def test_an_orientation_that_is_none_goes(turn):
+    block = exif([(0x0112, turn)])
+    assert shrunk(with_segments(jpeg(), (0xE1, b"Exif\0\0" + block))) == shrunk(jpeg())
 
 
 def names(data):

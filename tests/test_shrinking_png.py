@@ -161,6 +161,21 @@ def test_a_gain_below_the_smallest_is_none():
     assert shrunk(original, min_gain=1.0) == "LeaveAlone: nothing to gain"
 
 
+def test_a_gain_of_a_few_bytes_is_none():
+    best = shrunk(png(samples(2, 8, (64, 48)), 2, 8))
+    assert shrunk(best + b"." * 63, min_gain=0) == "LeaveAlone: nothing to gain"
+    assert shrunk(best + b"." * 64, min_gain=0) == best
+
+
+def test_with_chunks_about_its_samples_the_samples_stay_as_they_are_coded():
+    grey = [[v for x in range(64) for v in (x * 3,) * 3] for _ in range(48)]
+    for extra in ((b"bKGD", bytes(6)), (b"sBIT", b"\5\5\5")):
+        for tool in TOOLS:
+            result = shrunk(png(grey, 2, 8, extras=[extra]), keep=["all"], png=tool)
+            assert named(result, b"IHDR")[0][8:10] == b"\x08\x02"
+            assert named(result, extra[0]) == [extra[1]]
+
+
 def test_an_orientation_alone_is_what_is_left_of_exif():
     result = shrunk(png(samples(2, 8), 2, 8, extras=[(b"eXIf", CAMERA)]))
     assert named(result, b"eXIf") == [exif([(0x0112, 6)])]
@@ -214,8 +229,9 @@ def test_a_chunk_that_belongs_to_the_coding_is_left_alone_with_all():
 
 
 def test_a_suggested_palette_beside_colours_goes():
-    result = shrunk(png(samples(2, 8), 2, 8, extras=[(b"PLTE", bytes(9))]))
-    assert named(result, b"PLTE") == []
+    original = png(samples(2, 8), 2, 8, extras=[(b"PLTE", bytes(9))])
+    assert named(shrunk(original), b"PLTE") == []
+    assert shrunk(original, keep=["all"]) == "LeaveAlone: a PNG of a rare kind"
 
 
 def test_what_lies_behind_the_end_goes_with_the_next_gain():

@@ -104,9 +104,10 @@ class Png:
 
     @property
     def strange(self) -> bool:
-        """Tell whether it has chunks, unknown to us, that belong to its exact coding."""
-        return any(not chunk.name[3] & 0x20 and chunk.name not in _KNOWN
-                   for chunk in self.metadata)
+        """Tell whether it has chunks that we could not carry over to another coding."""
+        unknown = any(not chunk.name[3] & 0x20 and chunk.name not in _KNOWN
+                      for chunk in self.metadata)
+        return unknown or bool(self.all(b"PLTE")) and self.header.colour != PALETTE
 
     @property
     def metadata(self) -> tuple[Chunk, ...]:
