@@ -5,21 +5,26 @@ import struct
 import subprocess
 import zlib
 from io import BytesIO
+from random import Random
 
 import pytest
 from PIL import Image
 
 from maintenance.demo.pictures import srgb_profile
-from maintenance.images import jpeg as segments_of
+from maintenance.images import chunks as chunks_of
+from maintenance.images import jpeg as jpeg_rules
 from maintenance.images import pictures, tools
-from maintenance.images import png as chunks_of
+from maintenance.images import segments as segments_of
 from maintenance.images.verify import Different, same_jpeg, same_png
 from tests.images import (
+    CHANNELS,
+    KINDS,
     SIGNATURE,
     chunk,
     chunks,
     colours,
     exif,
+    extras_for,
     icc_segments,
     jpeg,
     named,
@@ -142,10 +147,11 @@ def test_grey_under_a_profile_for_colours_is_refused_though_it_looks_the_same(co
 
 
 @pytest.mark.parametrize("result", [
-    b"", b"\x89PNG\r\n\x1a\n", RICH[:-1], RICH[:-12], RICH[:60] + b"\0" + RICH[61:],
+    b"", b"\x89PNG\r\n\x1a\n", RICH[:-1], RICH[:-12], RICH[:60] + b"\7" + RICH[61:],
     changed(RICH, b"IDAT", zlib.compress(bytes(100))),
     changed(RICH, b"IDAT", named(RICH, b"IDAT")[0][:-4]),
-    without(RICH, b"IDAT"), RICH[:33] + chunk(b"acTL", bytes(8)) + RICH[33:],
+    without(RICH, b"IDAT"), changed(RICH, b"IHDR", bytes(12)),
+    RICH[:33] + chunk(b"acTL", bytes(8)) + RICH[33:],
 ])
 def test_a_broken_png_is_no_result(result):
     with pytest.raises(Different):
@@ -170,7 +176,8 @@ def test_a_jpeg_may_not_lose_or_change_what_stays(gone):
     with pytest.raises(Different):
         checked_jpeg(PHOTO, with_segments(jpeg(dpi=(72, 72)), *rest), ALL)
     with pytest.raises(Different):
-        checked_jpeg(PHOTO, with_segments(jpeg(dpi=(72, 72)), *rest, (gone[0], gone[1] + b"+")), ALL)
+        checked_jpeg(PHOTO, with_segments(jpeg(dpi=(72, 72)), *rest, (gone[0], gone[1] + b"+")),
+                     ALL)
     with pytest.raises(Different):
         checked_jpeg(PHOTO, with_segments(jpeg(dpi=(72, 72)), *rest), {"all"})
 
@@ -181,7 +188,7 @@ def test_a_jpeg_may_not_lose_or_change_what_stays(gone):
 ])
 def test_a_field_may_not_change(name, block):
     keep = {"orientation", "copyright"}
-    first = segments_of.stripped(segments_of.parse(PHOTO), keep)
+    first = jpeg_rules.stripped(segments_of.parse(PHOTO), keep)
     checked_jpeg(PHOTO, bytes(first), keep)
     other = with_segments(jpeg(dpi=(72, 72)), (0xE1, b"Exif\0\0" + block))
     with pytest.raises(Different, match=name):
@@ -217,6 +224,17 @@ def test_other_pixels_of_a_jpeg_are_seen():
     for other in (again.getvalue(), jpeg("L"), jpeg(size=(120, 160)), jpeg(subsampling=0)):
         with pytest.raises(Different, match="pixels"):
             checked_jpeg(jpeg(), other)
+
+
+def flat(size):
+    stream = BytesIO()
+    Image.new("L", size, 128).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def test_another_size_of_a_jpeg_with_the_same_bytes_is_seen():
+    with pytest.raises(Different, match="pixels"):
+        checked_jpeg(flat((16, 8)), flat((8, 16)))
 
 
 @pytest.mark.parametrize("result", [b"", b"\xff\xd8\xff\xd9", jpeg()[:-2], jpeg()[:400],
@@ -276,3 +294,28 @@ def test_a_full_disk_is_no_success(tmp_path, monkeypatch):
         assert list(tmp_path.iterdir()) == []
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("interlaced", [False, True], ids=["plain", "interlaced"])
+@pytest.mark.parametrize("clear", [False, True], ids=["", "clear"])
+@pytest.mark.parametrize(("colour", "depth"), KINDS)
+def test_what_is_compared_is_what_the_specification_says(colour, depth, clear, interlaced):
+    chance = Random(depth)
+    for _ in range(5):
+        # Bytes of few values, so that the filters' ties come up.
+        rows = [[chance.choice((0, 2, 3, 256, 257, 2**depth - 1)) % 2**depth
+                 for _ in range(CHANNELS[colour] * 19)] for _ in range(11)]
+        extras = extras_for(colour, depth)
+        if clear and colour in {0, 2, 3}:
+            key = b"\0\x80" if colour == 3 else struct.pack(f">{CHANNELS[colour]}H",
+                                                            *rows[0][:CHANNELS[colour]])
+            extras.append((b"tRNS", key))
+        original = png(rows, colour, depth, interlaced, extras, filters=(4, 3, 4, 2, 1, 0))
+        (width, _), flat = colours(original)
+        rgba = [value for pixel in flat for value in pixel]
+        plain = png([rgba[at:at + 4 * width] for at in range(0, len(rgba), 4 * width)], 6, 16)
+        assert shown(original) == shown(plain)
+
+
+def shown(data):
+    return pictures.shown_by_png(chunks_of.parse(data), wide=True)

@@ -232,6 +232,17 @@ def test_workers_that_all_die_end_the_run(image, monkeypatch):
         os.close(write)
 
 
+def test_deaths_between_good_images_are_the_images_fault(image, monkeypatch):
+    monkeypatch.setattr(workers, "DEATHS", 2)
+    read, write = os.pipe()
+    with team() as hands:
+        found = [type(result.outcome) for result in hands.over(iter(
+            [Source("pipe", read), image(b"text"), Source("pipe", os.dup(read)), image(b"text")]))]
+    assert found == [Damaged, Kept] * 2
+    os.close(read)
+    os.close(write)
+
+
 def test_workers_that_cannot_start_end_the_run_with_their_last_words(image, monkeypatch):
     monkeypatch.setattr(bundle, "UNPACK", "raise SystemExit('no such thing')")
     starts = []
@@ -269,8 +280,8 @@ def test_a_worker_that_was_taken_over_is_not_believed(image, monkeypatch, lie):
 @pytest.mark.parametrize("answer", ["b'junk'", "b'[]'", "b'{}'", "b'{\"size\": 10**9}'"])
 def test_nonsense_is_no_answer(image, monkeypatch, answer):
     monkeypatch.setattr(bundle, "UNPACK", bundle.UNPACK.replace(
-        "worker.serve(", f"worker.json.dumps = lambda _: type('', (), dict(encode=lambda s: {answer}"
-        "))()\nworker.serve("))
+        "worker.serve(", "worker.json.dumps = lambda told: type('', (), dict(encode=lambda s: "
+        f"{answer}))()\nworker.serve("))
     with team() as hands:
         [result] = hands.over(iter([image(PHOTO)]))
     assert result.outcome == Damaged("reading it gave no sensible answer")
@@ -286,6 +297,14 @@ def test_a_caller_that_stops_early_leaves_nothing_open(image):
         os.close(again.outcome.result)
     assert set(os.listdir("/proc/self/fd")) == before
     assert family(os.getpid()) == []
+
+
+def test_leaving_the_block_ends_work_that_nobody_waits_for(image):
+    with team(2) as hands:
+        results = hands.over(image(data) for data in [PHOTO[:900], slow(), slow()])
+        os.close(next(results).fd)
+    assert family(os.getpid()) == []
+    results.close()
 
 
 def test_a_worker_sees_no_host_and_no_network(image, tmp_path):
@@ -374,8 +393,8 @@ except ConfigError as error:
 
 
 def script(wrap, *words):
-    ran = subprocess.run([*wrap, PYTHON, "-Ic", SCRIPT, *words], stdout=subprocess.PIPE,
-                         stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd="/")
+    ran = subprocess.run([*wrap, PYTHON, "-Ic", SCRIPT, *words], capture_output=True,
+                         text=True, env=ENVIRONMENT, cwd="/")
     assert ran.stderr == ""
     return ran.stdout.splitlines()
 

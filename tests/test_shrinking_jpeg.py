@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from maintenance.demo.pictures import srgb_profile
 from maintenance.images import exif as exif_blocks
-from maintenance.images import jpeg as segments_of
+from maintenance.images import segments as segments_of
 from maintenance.images.outcomes import Broken, LeaveAlone
 from maintenance.images.plan import Allowance
 from tests.images import (
@@ -29,7 +29,8 @@ XMP = (0xE1, b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>")
 CAMERA = exif([(0x010F, b"Example\0"), (0x0112, 6), (0x013B, b"Somebody\0"),
                (0x8298, b"(c)\0")])
 EVERYTHING = [(0xE1, b"Exif\0\0" + CAMERA), XMP, *icc_segments(),
-              (0xED, b"Photoshop 3.0\0" + bytes(20)), (0xFE, b"a comment"), (0xEC, b"Ducky\0"), (0xE0, b"JFXX\0\x10" + bytes(30))]
+              (0xED, b"Photoshop 3.0\0" + bytes(20)), (0xFE, b"a comment"),
+              (0xEC, b"Ducky\0"), (0xE0, b"JFXX\0\x10" + bytes(30))]
 MODES = [("L", {}), ("RGB", {"subsampling": 0}), ("RGB", {"subsampling": 1}),
          ("RGB", {"subsampling": 2}), ("CMYK", {}), ("RGB", {"restart_marker_blocks": 2}),
          ("RGB", {"keep_rgb": True})]
@@ -63,6 +64,12 @@ def test_an_orientation_alone_is_what_is_left_of_exif(turn, tool):
         result = shrunk(with_segments(jpeg(), (0xE1, b"Exif\0\0" + block)), jpeg=tool)
         assert segments(result)[1] == (0xE1, b"Exif\0\0" + exif([(0x0112, turn)]))
         assert same(result, jpeg())
+
+
+@pytest.mark.parametrize("turn", [0, 9])
+def test_an_orientation_that_is_none_goes(turn):
+    block = exif([(0x0112, turn)])
+    assert shrunk(with_segments(jpeg(), (0xE1, b"Exif\0\0" + block))) == shrunk(jpeg())
 
 
 def names(data):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maintenance.demo.pictures import srgb_profile
-from maintenance.images import png as chunks_of
+from maintenance.images import chunks as chunks_of
+from maintenance.images import png as rules
 from maintenance.images.outcomes import Broken, LeaveAlone
 from maintenance.images.plan import Allowance
 from tests.images import (
@@ -160,6 +161,21 @@ def test_a_gain_below_the_smallest_is_none():
     assert shrunk(original, min_gain=1.0) == "LeaveAlone: nothing to gain"
 
 
+def test_a_gain_of_a_few_bytes_is_none():
+    best = shrunk(png(samples(2, 8, (64, 48)), 2, 8))
+    assert shrunk(best + b"." * 63, min_gain=0) == "LeaveAlone: nothing to gain"
+    assert shrunk(best + b"." * 64, min_gain=0) == best
+
+
+def test_with_chunks_about_its_samples_the_samples_stay_as_they_are_coded():
+    grey = [[v for x in range(64) for v in (x * 3,) * 3] for _ in range(48)]
+    for extra in ((b"bKGD", bytes(6)), (b"sBIT", b"\5\5\5")):
+        for tool in TOOLS:
+            result = shrunk(png(grey, 2, 8, extras=[extra]), keep=["all"], png=tool)
+            assert named(result, b"IHDR")[0][8:10] == b"\x08\x02"
+            assert named(result, extra[0]) == [extra[1]]
+
+
 def test_an_orientation_alone_is_what_is_left_of_exif():
     result = shrunk(png(samples(2, 8), 2, 8, extras=[(b"eXIf", CAMERA)]))
     assert named(result, b"eXIf") == [exif([(0x0112, 6)])]
@@ -268,7 +284,7 @@ def test_a_changed_byte_is_noticed_or_harmless(at, new):
     at %= len(original)
     changed = original[:at] + new + original[at + len(new):]
     try:
-        chunks_of.admit(chunks_of.parse(changed))
+        rules.admit(chunks_of.parse(changed))
     except (Broken, LeaveAlone):
         return
     assert changed[:len(original)] == original or at < 8 or at + len(new) > len(original)

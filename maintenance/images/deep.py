@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import SupportsIndex
 
+from maintenance.images.chunks import CHANNELS, GREY, RGB, Png, inflated
 from maintenance.images.outcomes import Broken
-from maintenance.images.png import CHANNELS, GREY, RGB, Png, inflated
 
 OPAQUE = b"\xff\xff"
 

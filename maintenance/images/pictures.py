@@ -12,8 +12,10 @@ from PIL import Image, ImageChops, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from maintenance.images import deep, jpeg, png
+from maintenance.images import deep, jpeg
+from maintenance.images.chunks import CRITICAL, PALETTE, Png, inflated
 from maintenance.images.outcomes import Broken, LeaveAlone
+from maintenance.images.segments import Jpeg
 
 BAND = 2**18  # pixels handled at a time
 ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -21,19 +23,19 @@ READERS = {"JPEG": JpegImageFile, "PNG": PngImageFile}  # not Image.open, which 
 Shown = tuple[object, ...]  # two files with equal ones show the same
 
 
-def shown_by_jpeg(picture: jpeg.Jpeg) -> Shown:
+def shown_by_jpeg(picture: Jpeg) -> Shown:
     """Decode a JPEG to its end; raises Broken."""
     image = _decoded("JPEG", bytes(jpeg.stripped(picture, ())))
-    return (image.mode, image.size, _digest(band.tobytes() for band in _bands(image)))
+    return (image.size, _digest(band.tobytes() for band in _bands(image)))
 
 
-def shown_by_png(picture: png.Png, *, wide: bool) -> Shown:
+def shown_by_png(picture: Png, *, wide: bool) -> Shown:
     """Decode a PNG to its end, as RGBA of 16 bits when ``wide``, else of 8; raises Broken."""
     header = picture.header
     size = (header.width, header.height)
     if header.depth == 16:
         return (wide, size, _digest(deep.rows(picture)))
-    for _ in png.inflated(picture):
+    for _ in inflated(picture):
         pass  # what Pillow forgives: pixels that are cut short, a wrong checksum
     rows = _rgba(picture)
     return (wide, size, _digest(map(_widened, rows) if wide else rows))
@@ -63,20 +65,20 @@ def _digest(parts: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
-def _rgba(picture: png.Png) -> Iterator[bytes]:
+def _rgba(picture: Png) -> Iterator[bytes]:
     """Give the pixels of at most 8 bits as RGBA; what tRNS means is worked out here.
 
     Pillow would take the key colour of a picture of 2 or 4 bits for one of 8.
     """
     colour, depth = picture.header.colour, picture.header.depth
-    plain = png.Png(tuple(chunk for chunk in picture.chunks if chunk.name in png.CRITICAL))
+    plain = Png(tuple(chunk for chunk in picture.chunks if chunk.name in CRITICAL))
     image = _decoded("PNG", bytes(plain))
     table = _table(picture)
-    if colour == png.PALETTE and _highest(image) >= len(table[0]):
+    if colour == PALETTE and _highest(image) >= len(table[0]):
         raise LeaveAlone("a PNG of a rare kind")  # decoders differ in what they show there
     key = b"".join(picture.all(b"tRNS"))
     for band in _bands(image):
-        if colour == png.PALETTE:
+        if colour == PALETTE:
             index = Image.frombytes("L", band.size, band.tobytes())
             yield Image.merge("RGBA", [
                 index.point(list(column.ljust(256, b"\0"))) for column in table]).tobytes()
@@ -90,7 +92,7 @@ def _highest(image: Image.Image) -> int:
     return max(max(band.tobytes()) for band in _bands(image))
 
 
-def _table(picture: png.Png) -> list[bytes]:
+def _table(picture: Png) -> list[bytes]:
     """Return the palette as four columns: red, green, blue, alpha."""
     palette = b"".join(picture.all(b"PLTE"))
     alpha = b"".join(picture.all(b"tRNS"))

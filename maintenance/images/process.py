@@ -80,6 +80,8 @@ class Process:
 
     def order(self, fd: int) -> None:
         """Hand over an open image."""
+        self._output.seek(0)  # an offset that it shares with the worker
+        self._output.truncate()  # warnings about millions of images would fill the disk
         self._source = fd
         self._result = os.memfd_create("imagewarden-result", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self.deadline = time.monotonic() + self._plan.allowance.seconds
@@ -130,7 +132,8 @@ class Process:
         """Return the last line it wrote."""
         with suppress(TimeoutExpired):
             self._child.wait(5.0)
-        self._output.seek(0)
+        size = self._output.seek(0, os.SEEK_END)
+        self._output.seek(max(0, size - ANSWER))
         lines = self._output.read().decode("utf-8", "replace").split("\n")
         return show(next((line for line in reversed(lines) if line.strip()), "it said nothing"))
 

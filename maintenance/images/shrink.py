@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
-from maintenance.images import jpeg, png, tools
+from maintenance.images import chunks, jpeg, png, segments, tools
+from maintenance.images.chunks import Png
 from maintenance.images.outcomes import Broken, LeaveAlone
 from maintenance.images.pictures import shown_by_jpeg, shown_by_png
 from maintenance.images.plan import Plan
+from maintenance.images.segments import Jpeg
 from maintenance.images.verify import Different, same_jpeg, same_png
 
 LEAST = 64  # bytes that a replacement has to save, unless metadata have to go
@@ -14,9 +16,9 @@ TOO_SMALL = 2000  # bytes below which coding anew is not worth its time
 
 def shrink(data: bytes, plan: Plan) -> bytes:
     """Return a smaller file that shows the same; raises LeaveAlone or Broken."""
-    if data.startswith(jpeg.START + b"\xff"):
+    if data.startswith(segments.START + b"\xff"):
         return _jpeg(data, plan)
-    if data.startswith(png.MAGIC):
+    if data.startswith(chunks.MAGIC):
         return _png(data, plan)
     if data.startswith(b"GIF8"):
         raise LeaveAlone("a GIF")
@@ -28,7 +30,7 @@ def shrink(data: bytes, plan: Plan) -> bytes:
 def _jpeg(data: bytes, plan: Plan) -> bytes:
     if plan.jpeg == "off":
         raise LeaveAlone("off in the configuration")
-    original = jpeg.parse(data)
+    original = segments.parse(data)
     jpeg.admit(original)
     if original.pixels > plan.allowance.pixels:
         raise LeaveAlone("too many pixels")
@@ -36,7 +38,7 @@ def _jpeg(data: bytes, plan: Plan) -> bytes:
     bare, kept = jpeg.stripped(original, ()), jpeg.stripped(original, plan.keep)
     results = [bytes(kept)]
     # One that is progressive has had its gain.
-    if len(data) >= TOO_SMALL and original.frame.marker != jpeg.PROGRESSIVE:
+    if len(data) >= TOO_SMALL and original.frame.marker != segments.PROGRESSIVE:
         coded = _coded_jpeg(bytes(bare), plan.jpeg)
         if coded is not None:
             results.append(bytes(jpeg.with_coding_of(kept, coded)))
@@ -44,14 +46,14 @@ def _jpeg(data: bytes, plan: Plan) -> bytes:
                  lambda result: same_jpeg(original, shown, result, plan.keep))
 
 
-def _coded_jpeg(bare: bytes, tool: str) -> jpeg.Jpeg | None:
+def _coded_jpeg(bare: bytes, tool: str) -> Jpeg | None:
     coded = b""
     if tool == "mozjpeg":
         coded = tools.by_mozjpeg(bare)
     elif tool == "jpegtran":
         coded = tools.by_jpegtran(bare)
     try:
-        return jpeg.parse(coded) if coded.startswith(jpeg.START) else None
+        return segments.parse(coded) if coded.startswith(segments.START) else None
     except (Broken, LeaveAlone):
         return None
 
@@ -59,7 +61,7 @@ def _coded_jpeg(bare: bytes, tool: str) -> jpeg.Jpeg | None:
 def _png(data: bytes, plan: Plan) -> bytes:
     if plan.png == "off":
         raise LeaveAlone("off in the configuration")
-    original = png.parse(data)
+    original = chunks.parse(data)
     png.admit(original)
     header = original.header
     wide = header.depth == 16
@@ -81,18 +83,17 @@ def _png(data: bytes, plan: Plan) -> bytes:
                  lambda result: same_png(original, shown, result, plan.keep))
 
 
-def _coded_png(kept: png.Png, plan: Plan) -> png.Png | None:
+def _coded_png(kept: Png, plan: Plan) -> Png | None:
     bare = bytes(png.assembled(kept, ()))
     # A profile for grey fits no colours, nor one for colours grey.
-    profile, grey = bool(kept.all(b"iCCP")), kept.header.grey
-    freedom = tools.Freedom(not kept.all(*png.OF_SAMPLES), not profile, not (profile and grey))
+    freedom = tools.Freedom(not kept.all(*chunks.OF_SAMPLES), not kept.all(b"iCCP"))
     coded = b""
     if plan.png == "oxipng":
         coded = tools.by_oxipng(bare, freedom, plan.allowance.raw)
     elif plan.png == "optipng":
         coded = tools.by_optipng(bare, freedom)
     try:
-        return png.parse(coded) if coded.startswith(png.MAGIC) else None
+        return chunks.parse(coded) if coded.startswith(chunks.MAGIC) else None
     except (Broken, LeaveAlone):
         return None
 

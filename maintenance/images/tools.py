@@ -46,8 +46,7 @@ class Freedom:
     """How far the way in which a PNG is coded may change."""
 
     any_way: bool = True  # else colour type, depth and palette stay as they are
-    to_grey: bool = True  # colours that are all grey may become grey
-    from_grey: bool = True  # grey may get a palette
+    to_grey: bool = True  # grey and colours may take each other's place
 
 
 def by_oxipng(bare: bytes, freedom: Freedom, most: int) -> bytes:
@@ -57,8 +56,7 @@ def by_oxipng(bare: bytes, freedom: Freedom, most: int) -> bytes:
         return oxipng.optimize_from_memory(
             bare, level=PRESET, strip="all", interlace="off", optimize_alpha=False,
             bit_depth_reduction=free, palette_reduction=free,
-            color_type_reduction=free and freedom.from_grey,
-            grayscale_reduction=free and freedom.to_grey,
+            color_type_reduction=free, grayscale_reduction=free and freedom.to_grey,
             scale_16=False, timeout=SECONDS, max_decompressed_size=most)
     except oxipng.PngError:
         return b""
@@ -66,7 +64,7 @@ def by_oxipng(bare: bytes, freedom: Freedom, most: int) -> bytes:
 
 def by_optipng(bare: bytes, freedom: Freedom) -> bytes:
     """Return it coded by optipng."""
-    reductions = [] if freedom.to_grey and freedom.from_grey else ["-nc", "-np"]
+    reductions = [] if freedom.to_grey else ["-nc", "-np"]
     reductions = reductions if freedom.any_way else ["-nx"]
     return _run(bare, ["optipng", "-quiet", "-o2", "-i0", *reductions, "-out"])
 

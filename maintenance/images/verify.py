@@ -2,20 +2,21 @@
 
 from collections.abc import Collection
 
-from maintenance.images import jpeg, png
+from maintenance.images import chunks, jpeg, png, segments
+from maintenance.images.chunks import Png
 from maintenance.images.outcomes import Broken, LeaveAlone
 from maintenance.images.pictures import Shown, shown_by_jpeg, shown_by_png
+from maintenance.images.segments import Jpeg
 
 
 class Different(Exception):
     """The result does not show the same, or does not hold exactly what it should."""
 
 
-def same_jpeg(original: jpeg.Jpeg, shown: Shown, result: bytes, keep: Collection[str]) -> None:
+def same_jpeg(original: Jpeg, shown: Shown, result: bytes, keep: Collection[str]) -> None:
     """Raise Different unless ``result`` shows ``shown`` and has what ``keep`` leaves."""
     try:
-        after = jpeg.parse(result)
-        jpeg.admit(after)
+        after = segments.parse(result)
         _same_told(original, after, keep)
         if jpeg.stripped(after, keep) != after:
             raise Different("metadata that were to go")
@@ -27,10 +28,10 @@ def same_jpeg(original: jpeg.Jpeg, shown: Shown, result: bytes, keep: Collection
         raise Different(str(error)) from error
 
 
-def same_png(original: png.Png, shown: Shown, result: bytes, keep: Collection[str]) -> None:
+def same_png(original: Png, shown: Shown, result: bytes, keep: Collection[str]) -> None:
     """Raise Different unless ``result`` shows ``shown`` and has what ``keep`` leaves."""
     try:
-        after = png.parse(result)
+        after = chunks.parse(result)
         png.admit(after)
         _same_told(original, after, keep)
         if png.stripped(after, keep) != after:
@@ -43,7 +44,7 @@ def same_png(original: png.Png, shown: Shown, result: bytes, keep: Collection[st
         raise Different(str(error)) from error
 
 
-def _same_told(original: jpeg.Jpeg | png.Png, after: jpeg.Jpeg | png.Png,
+def _same_told(original: Jpeg | Png, after: Jpeg | Png,
                keep: Collection[str]) -> None:
     if original.colours != after.colours:
         raise Different("the meaning of its colours")

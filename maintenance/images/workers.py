@@ -45,6 +45,7 @@ class Workers:
         self._cage = cage(settings.sandbox)
         self._count = count or os.cpu_count() or 1
         self._idle: list[Process] = []
+        self._all: set[Process] = set()
         self._deaths = 0
 
     @property
@@ -57,9 +58,10 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End all of them."""
-        while self._idle:
-            self._idle.pop().end()
+        """End all of them, also those of an ``over`` that nobody finished."""
+        self._idle.clear()
+        for process in list(self._all):
+            self._end(process)
 
     def over(self, sources: Iterator[Source[T]]) -> Generator[Result[T]]:
         """Give the results in the order in which they come; sources are taken when one is free.
@@ -87,7 +89,7 @@ class Workers:
                 yield Result(source.what, source.fd, outcome)
         finally:
             for process, source in busy.items():
-                process.end()
+                self._end(process)
                 os.close(source.fd)
 
     def _ready_for(self, source: Source[T]) -> Process:
@@ -102,18 +104,20 @@ class Workers:
     def _started(self) -> Process:
         for left in reversed(range(TRIES)):
             process = Process(self._plan, self._cage)
+            self._all.add(process)
             try:
                 process.ready()
             except ToolError:
-                process.end()
+                self._end(process)
                 if not left:
                     raise
-            except BaseException:
-                process.end()
-                raise
             else:
                 return process
         raise AssertionError("unreachable")
+
+    def _end(self, process: Process) -> None:
+        process.end()
+        self._all.discard(process)
 
     def _first(self, busy: dict[Process, Source[T]]) -> Process:
         """Wait for an answer, an end, or the first that is out of time."""
@@ -130,12 +134,12 @@ class Workers:
 
     def _outcome(self, process: Process) -> Outcome:
         if process.late:
-            process.end()
+            self._end(process)
             return Damaged(TOO_LONG)
         try:
             outcome = process.answer()
         except Lost as lost:
-            process.end()
+            self._end(process)
             self._deaths += 1
             if self._deaths >= DEATHS:
                 raise ToolError(f"{DEATHS} images in a row ended the worker that read them; "
