@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import time
 
 import pytest
@@ -53,6 +54,19 @@ def test_without_servers_it_says_and_queues_nothing(site):
     assert (ended.status, ended.out, ended.err) == (0, "", "")
     assert outbox(site) == {"waiting": 0, "set_aside": 0, "oldest": None}
     assert checks(site)["sent"] == 0
+
+
+def test_runs_of_a_month_ago_are_forgotten_also_without_servers(site):
+    for _ in range(3):
+        checks(site)
+    with sqlite3.connect(site.state / "ledger.sqlite") as ledger:
+        ledger.execute("UPDATE runs SET finished = finished - 31 * 86400 WHERE number < 3")
+        ledger.commit()
+        checks(site, 0, "--dry-run")
+        assert ledger.execute("SELECT count(*) FROM runs").fetchone() == (3,)
+        checks(site)
+        assert ledger.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+    ledger.close()
 
 
 def test_state_and_discovery_arrive_and_then_its_own_result(site):
@@ -111,8 +125,6 @@ def test_discovery_is_sent_when_it_changed_hourly_and_when_asked_to(site):
 
 def an_hour_ago(site):
     """Let the last discovery be an hour old."""
-    import sqlite3
-
     with sqlite3.connect(site.state / "ledger.sqlite") as ledger:
         number, text = ledger.execute("SELECT max(number), result FROM runs").fetchone()
         result = json.loads(text)

@@ -182,7 +182,7 @@ def test_any_text_survives_zabbix_senders_format(zabbix, host, tmp_path, text):
 def test_discovery_makes_the_items_that_runs_then_arrive_in(sending, zabbix, host):
     rule = zabbix.make_rule(host.id, "imagewarden.jobs")
     zabbix.api("itemprototype.create", hostid=host.id, ruleid=rule, name="Run of {#JOB}",
-               key_="imagewarden.run[{#JOB}]", type=2, value_type=4, delay=0)
+               key_="imagewarden.run[{#JOB}]", type=2, value_type=4)
     zabbix.learn()
 
     def items():

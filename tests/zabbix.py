@@ -208,14 +208,14 @@ class Zabbix:
     def make_item(self, host: str, key: str, kind: int = TEXT) -> str:
         """Create a trapper item whose values are taken soon; return its id."""
         item = self.api("item.create", hostid=host, name=key, key_=key, type=TRAPPER,
-                        value_type=kind, delay=0)["itemids"][0]
+                        value_type=kind)["itemids"][0]
         self.learn()
         return item
 
     def make_rule(self, host: str, key: str) -> str:
         """Create a discovery rule that takes values soon."""
-        rule = self.api("discoveryrule.create", hostid=host, name=key, key_=key, type=TRAPPER,
-                        delay=0)["itemids"][0]
+        rule = self.api("discoveryrule.create", hostid=host, name=key, key_=key,
+                        type=TRAPPER)["itemids"][0]
         self.learn()
         return rule
 

@@ -30,9 +30,11 @@ def checks(context: Context) -> ChecksReport:
     options = context.options
     if options.print:
         options.dry_run = True  # nothing is sent, and so there is nothing to record
-    elif not context.config.zabbix.servers:
-        return report
     now = time.time()
+    if not options.dry_run:
+        context.ledger.forget_runs(now - RUNS_KEPT)
+    if not context.config.zabbix.servers and not options.print:
+        return report
     state = state_of(context, context.config.store).members()
     text = json.dumps({"host": context.host, "started": iso(now), **state}, ensure_ascii=False)
     rules = discovery.rules(state)
@@ -42,7 +44,6 @@ def checks(context: Context) -> ChecksReport:
                          *pending(context.ledger.outbox, context.host),
                          Value(context.host, STATE, fitted(text), int(now), 0)]
     else:
-        context.ledger.forget_runs(now - RUNS_KEPT)
         context.ledger.outbox.put(STATE, text, now, keep=STATES)
         _send(context, rules, report)
     report.waiting, report.set_aside, _ = context.ledger.outbox_state()
