@@ -141,6 +141,14 @@ def test_a_required_sandbox_that_is_missing_is_a_fault_of_the_configuration(site
     assert optimize(site)[1]["sandbox"] == "bubblewrap"
 
 
+def test_a_sandbox_that_is_missing_is_said_in_the_log(site):
+    site.image("a.jpg", jpeg())
+    with hidden("/usr/bin/bwrap") as nowhere:
+        status, result = optimize(site, wrap=nowhere.wrap)
+    assert (status, result["sandbox"], counts(result)) == (0, "off", {"shrunk": 1})
+    assert (site.root / "logs/optimize.log").read_text().count("under limits only") == 1
+
+
 def test_the_second_night_touches_nothing_and_starts_no_engine(site):
     for one in range(3):
         site.image(f"{one}.jpg", jpeg(one))

@@ -153,6 +153,18 @@ def test_each_broken_thing_is_found(site):
         assert "AlertExceedsMax" in findings(site, 0)["engine"]["repair"]
 
 
+@pytest.mark.parametrize(("wish", "with_it", "without"), [
+    ("auto", "ok", "warning"), ("required", "ok", "failed"), ("off", "warning", "warning")])
+def test_doctor_tries_the_cage_for_images(site, wish, with_it, without):
+    site.settings["optimize"] = {"sandbox": wish}
+    site.write_config()
+    site.update()
+    assert findings(site, 0)["sandbox"]["state"] == with_it
+    with hidden("/usr/bin/bwrap") as nowhere:
+        seen = findings(site, 1 if without == "failed" else 0, nowhere.wrap)["sandbox"]
+    assert (seen["state"], bool(seen["repair"])) == (without, True)
+
+
 def test_doctor_asks_zabbix(site):
     assert findings(site, 1)["zabbix"]["detail"].startswith("off")
     site.update()

@@ -15,7 +15,7 @@ EXAMINATIONS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     examinations.programs, examinations.directories, examinations.stores,
     examinations.quarantines, examinations_clamav.definitions, examinations_clamav.databases,
     examinations_clamav.engine, examinations_clamav.uploads, examinations.ledger,
-    zabbix, host.confinement, host.timetable)
+    zabbix, host.sandbox, host.confinement, host.timetable)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from maintenance import apparmor
 from maintenance.apparmor import Confined
+from maintenance.errors import ConfigError
+from maintenance.images.cage import cage
 from maintenance.jobs.examinations import Finding
 from maintenance.settings import Config
 from maintenance.shell.job import Context
@@ -13,6 +15,25 @@ from maintenance.text import show
 CRON = (Path("/etc/cron.d"), Path("/var/spool/cron/crontabs"))
 TIMERS = Path("/etc/systemd/system/timers.target.wants")
 CRON_DAEMONS = frozenset({"cron", "crond", "fcron", "cronie", "busybox", "supercronic"})
+
+
+def sandbox(context: Context) -> Iterator[Finding]:
+    """Try the cage in which images are parsed."""
+    wish = context.config.optimize.sandbox
+    repair = "apt-get install bubblewrap; where it is there, allow user namespaces"
+    try:
+        works = bool(cage(wish))
+    except ConfigError as error:
+        yield Finding("sandbox", "failed", str(error), repair)
+        return
+    if works:
+        yield Finding("sandbox", "ok", "bubblewrap")
+    elif wish == "off":
+        yield Finding("sandbox", "warning", "switched off: images are parsed under limits only",
+                      'optimize.sandbox = "auto"')
+    else:
+        yield Finding("sandbox", "warning",
+                      "bubblewrap does not work here: images are parsed under limits only", repair)
 
 
 def confinement(context: Context) -> Iterator[Finding]:

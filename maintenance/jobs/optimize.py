@@ -39,6 +39,8 @@ def optimize(context: Context) -> OptimizeReport:
     recipe = Recipe.of(settings)
     workers = Workers(recipe, settings, settings.workers)
     report.sandbox = workers.sandbox
+    if (workers.sandbox, settings.sandbox) == ("off", "auto"):
+        context.log.info("bubblewrap does not work here: images are parsed under limits only")
     with ExitStack() as stack:
         if context.options.paths:
             works = NamedWork(context, report, recipe.fingerprint, stack).works()
