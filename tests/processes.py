@@ -6,6 +6,7 @@ import pty
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import termios
@@ -48,6 +49,14 @@ class Namespace:
         """Run shell lines in it, as the root of the namespace."""
         return subprocess.run([*self.enter, "sh", "-ec", script], check=True,
                               stdout=subprocess.PIPE, text=True).stdout
+
+
+def reachable(path: Path) -> None:
+    """Let every user pass to ``path`` and look at it; what is open already stays as it is."""
+    for place in (path, *path.parents):
+        mode = stat.S_IMODE(place.stat().st_mode)
+        if mode & 0o055 != 0o055:
+            place.chmod(mode | 0o055)
 
 
 def hidden(*programs: str) -> Namespace:

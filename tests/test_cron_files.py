@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from maintenance.provision import timetable
-from tests.processes import ROOT, Namespace, started
+from tests.processes import ROOT, Namespace, reachable, started
 from tests.site import BAD, BIN, Ended, wait_until
 
 CRON = BIN.parent / "cron"
@@ -157,8 +157,7 @@ class Cron:
 
 def theirs(site):
     """Let the jobs' user work in the site, and reach it."""
-    for parent in (site.root, *site.root.parents[:3]):
-        parent.chmod(parent.stat().st_mode | 0o055)
+    reachable(site.root)
     site.settings["definitions"]["start_rescan"] = False
     site.write_config()
     for path in site.store.iterdir():

@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.processes import Namespace
+from tests.processes import Namespace, reachable
 from tests.site import BAD, LATER, answers, body_signature, wait_until
 
 pytestmark = [pytest.mark.server, pytest.mark.may_skip("only root can be clamav"),
@@ -19,8 +18,7 @@ CONF = Path("/etc/clamav/clamd.conf")
 @pytest.fixture
 def debian(site):
     """A site on the packaged clamd; its databases and socket are in the namespace only."""
-    for parent in (site.root, *site.root.parents[:2]):
-        parent.chmod(stat.S_IMODE(parent.stat().st_mode) | 0o055)
+    reachable(site.root)
     for name in ("lib", "run", "log"):
         (site.root / name).mkdir(mode=0o755)
         shutil.chown(site.root / name, "clamav", "clamav")

@@ -29,6 +29,7 @@ from tests.processes import (
     family,
     hidden,
     lives,
+    reachable,
     status_of,
 )
 from tests.site import wait_until
@@ -423,8 +424,7 @@ def test_after_dropping_privileges_the_checkout_may_be_out_of_reach(tmp_path, sa
     closed.mkdir(mode=0o700)
     shutil.copytree(ROOT / "maintenance", closed / "maintenance")
     picture.write_bytes(PHOTO)
-    for parent in (tmp_path, *tmp_path.parents[:2], picture):
-        parent.chmod(0o755)
+    reachable(picture)
     told = script([], closed, str(NOBODY), sandbox, picture)
     assert told[-1] == "Smaller"
     assert told[0] in {"bubblewrap", "off"}

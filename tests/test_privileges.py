@@ -4,13 +4,12 @@ import os
 import pwd
 import shutil
 import signal
-import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.processes import ENVIRONMENT, engines, started, status_of
+from tests.processes import ENVIRONMENT, engines, reachable, started, status_of
 from tests.site import BAD, BIN, wait_until
 from tests.trappers import Trapper, takes
 
@@ -22,8 +21,7 @@ USER = "www-data"
 @pytest.fixture
 def theirs(site):
     """A site whose jobs work as USER; its state and logs are still to be made."""
-    for parent in (site.root, *site.root.parents[:2]):
-        parent.chmod(stat.S_IMODE(parent.stat().st_mode) | 0o055)
+    reachable(site.root)
     site.top["user"] = USER
     site.write_config()
     return site

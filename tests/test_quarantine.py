@@ -16,7 +16,7 @@ from maintenance.store.brake import Braked, Intake
 from maintenance.store.intake import Finding
 from maintenance.store.quarantine import Quarantine
 from maintenance.store.tree import Tree
-from tests.processes import on_terminal, started
+from tests.processes import on_terminal, reachable, started
 from tests.site import BAD, wait_until
 
 pytestmark = pytest.mark.server
@@ -348,8 +348,7 @@ def test_two_stores_may_share_one_quarantine(site):
 @pytest.mark.may_skip("only root has privileges to drop")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
 def test_started_by_root_it_works_as_the_user(site):
-    for parent in (site.root, *site.root.parents[:2]):
-        parent.chmod(stat.S_IMODE(parent.stat().st_mode) | 0o055)
+    reachable(site.root)
     ticket = take(site, "d/a.jpg", HARMLESS)
     site.top["user"] = "www-data"
     site.write_config()

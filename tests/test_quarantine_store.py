@@ -23,7 +23,7 @@ from maintenance.store.brake import Braked, Intake, brake_of, release
 from maintenance.store.intake import Finding, NotTaken
 from maintenance.store.quarantine import NotThere, Quarantine
 from maintenance.store.tree import NotAnImage, Tree
-from tests.processes import Namespace
+from tests.processes import Namespace, reachable
 from tests.site import wait_until
 
 BAD = b"bad" * 1000
@@ -411,8 +411,7 @@ def test_a_quarantine_that_is_a_link_or_a_file_is_refused(tmp_path):
 @pytest.mark.may_skip("only root can own things for others")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can own things for others")
 def test_a_quarantine_of_somebody_else_is_refused_and_ours_is_closed_to_him(tmp_path):
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
+    reachable(tmp_path)
     theirs = tmp_path / "theirs"
     theirs.mkdir(mode=0o700)
     shutil.chown(theirs, "nobody")

@@ -17,7 +17,7 @@ from maintenance.store import replace
 from maintenance.store.identity import READ
 from maintenance.store.likeness import CannotKeep, refuse
 from maintenance.store.replace import Original, drafted, remove_draft, require_room
-from tests.processes import ROOT, Namespace, nobody
+from tests.processes import ROOT, Namespace, nobody, reachable
 
 CHECKOUT = Path(__file__).parent.parent
 OLD, NEW = b"old" * 1000, b"new" * 900
@@ -244,8 +244,7 @@ def test_what_chattr_set_is_kept_or_the_image_is(scene, flag):
 @only_root
 def test_a_directory_that_is_closed_to_us_keeps_the_image(scene):
     os.chown(scene.path, 65534, 65534)
-    os.chmod(scene.place, 0o755)
-    os.chmod(scene.place.parent, 0o755)
+    reachable(Path(os.fsdecode(scene.place)))
     with nobody(), pytest.raises(CannotKeep):
         scene.replace()
     assert scene.content == OLD

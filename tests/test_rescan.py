@@ -19,6 +19,7 @@ from tests.processes import (
     killed_at_every_step,
     lives,
     named,
+    reachable,
     started,
 )
 from tests.site import BAD, LATER, body_signature, wait_until
@@ -391,9 +392,7 @@ def test_a_directory_that_cannot_be_read_is_undone_and_its_images_are_not_missin
 def test_a_directory_only_root_could_read_is_undone(site):
     both(site)
     site.image("b.jpg")
-    site.root.chmod(0o755)
-    for parent in site.root.parents[:2]:
-        parent.chmod(0o755)
+    reachable(site.root)
     site.top["user"] = "nobody"
     site.settings["clamav"]["databases"] = str(site.databases)
     for path in (site.state, *site.state.rglob("*"), site.root / "logs",

@@ -20,7 +20,7 @@ from maintenance.store.identity import stamp
 from maintenance.store.quarantine import Quarantine
 from maintenance.store.tree import Tree
 from maintenance.verdict import infected
-from tests.processes import NOBODY, ROOT, Namespace, killed_at_every_step
+from tests.processes import NOBODY, ROOT, Namespace, killed_at_every_step, reachable
 from tests.site import BAD, body_signature
 
 pytestmark = pytest.mark.server
@@ -149,8 +149,7 @@ def test_given_paths_are_taken_out_of_a_store_and_left_where_they_are_elsewhere(
 @pytest.mark.may_skip("only root can become somebody else")
 @pytest.mark.skipif(not ROOT, reason="only root can become somebody else")
 def test_started_by_root_the_quarantine_is_made_for_the_user_where_only_root_can(bad):
-    for place in (bad.root, *bad.root.parents[:2]):
-        place.chmod(0o755)
+    reachable(bad.root)
     own = [bad.store, *bad.store.rglob("*"), bad.state, *bad.state.rglob("*"),
            bad.root / "logs", *(bad.root / "logs").iterdir()]
     for path in own:

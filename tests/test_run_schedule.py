@@ -17,7 +17,7 @@ import pytest
 from maintenance.errors import ToolError
 from maintenance.jobs.run_schedule import SCRIPTS, ScheduleReport, Troupe
 from maintenance.settings import Schedule
-from tests.processes import ROOT, family, lives, parents, started, status_of
+from tests.processes import ROOT, family, lives, parents, reachable, started, status_of
 from tests.site import BIN, wait_until
 
 QUIET = "exit 0"
@@ -357,9 +357,7 @@ def test_a_child_that_cannot_be_reaped_is_a_failure(stage, caplog):
 @pytest.mark.may_skip("only root has privileges to drop")
 @pytest.mark.skipif(not ROOT, reason="only root has privileges to drop")
 def test_started_by_root_it_stays_root_and_all_that_is_written_is_the_users(site):
-    site.root.chmod(0o755)
-    for parent in site.root.parents[:2]:
-        parent.chmod(parent.stat().st_mode | 0o055)
+    reachable(site.root)
     site.top["user"] = "www-data"
     site.write_config()
     site.image("a.jpg")

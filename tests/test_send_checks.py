@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.processes import hidden, started
+from tests.processes import hidden, reachable, started
 from tests.site import BAD, wait_until
 from tests.trappers import Trapper, lacks, refuses_all, takes
 
@@ -359,8 +359,7 @@ def test_a_secret_identity_that_cannot_be_read_is_78(site):
 @pytest.mark.may_skip("only root has privileges to drop")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
 def test_what_is_sent_is_sent_by_the_user_of_the_job(site):
-    for parent in (site.root, *site.root.parents[:2]):
-        parent.chmod(parent.stat().st_mode | 0o055)
+    reachable(site.root)
     site.top["user"] = "www-data"
     with Trapper(takes) as server:
         point_at(site, server.address)
