@@ -10,7 +10,11 @@ import pytest
 
 from maintenance.errors import ToolError
 from maintenance.provision.audit import judge
-from maintenance.provision.check import suites
+from maintenance.provision.check import passed, suites
+from maintenance.provision.children import Child
+from maintenance.provision.suites import Suite
+from tests.processes import lives
+from tests.site import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,6 +47,23 @@ def test_every_check_by_root_has_an_unprivileged_run_and_one_in_the_c_locale(ext
     assert runs[-1].unprivileged
     assert runs[-1].locale == "C"
     assert {run.marked for run in runs} == {runs[0].marked}
+
+
+def test_a_run_beside_the_first_is_shown_when_it_ended_and_fails_by_its_status(tmp_path):
+    with (tmp_path / "said").open("w+") as said, (tmp_path / "out").open("w+") as out:
+        with Child(["sh", "-c", "echo two tests; exit 3"], said) as child, pytest.raises(
+                ToolError, match="tests as nobody, LC_ALL=C failed with status 3"):
+            passed(Suite("", "C", unprivileged=True), child, said, out)
+        assert (tmp_path / "out").read_text() == "two tests\n"
+        with Child(["true"], said) as child:
+            passed(Suite(""), child)
+
+
+def test_a_run_that_is_left_behind_ends(tmp_path):
+    with (tmp_path / "said").open("w+") as said:
+        with Child(["sh", "-c", "echo $$; exec sleep 60"], said):
+            wait_until(lambda: (tmp_path / "said").read_text().endswith("\n"))
+        assert not lives(int((tmp_path / "said").read_text()))
 
 
 RULES = "from tests.conftest import pytest_make_collect_report, pytest_runtest_makereport\n"

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
+from tempfile import TemporaryFile
 from typing import IO
 
 from maintenance.errors import ImagewardenError
 from maintenance.provision import packages
 from maintenance.provision.audit import audit
-from maintenance.provision.children import must, run
+from maintenance.provision.children import Child, must, run
 from maintenance.provision.console import CHECKOUT, Console, conclude, parser
 from maintenance.provision.environment import Environment
 from maintenance.provision.setup import Wanted, provide
-from maintenance.provision.suites import Suite, run_suite
+from maintenance.provision.suites import Suite, running
 
 DESCRIPTION = """\
 Installs what the tests need and runs all checks: ruff, mypy, pip-audit, and the
@@ -72,7 +75,8 @@ def check(extent: str, console: Console, output: IO[str]) -> Mapping[str, object
     start = time.monotonic()
     provide(Wanted(needed, tests=True), console)
     taken = [Done("set-up", "ok", round(time.monotonic() - start, 1), "")]
-    taken += [_take(step, output) for step in steps(extent, output)]
+    with closing(steps(extent, output)) as ahead:
+        taken += [_take(step, output) for step in ahead]
     failed = [done.step for done in taken if done.outcome == "failed"]
     output.write("\n" + "".join(f"{done}\n" for done in taken))
     if os.geteuid() != 0:
@@ -85,8 +89,12 @@ def check(extent: str, console: Console, output: IO[str]) -> Mapping[str, object
             "steps": [vars(done) for done in taken]}
 
 
-def steps(extent: str, output: IO[str]) -> Iterator[Step]:
-    """Return what is checked after set-up, the quick answers first."""
+def steps(extent: str, output: IO[str]) -> Generator[Step]:
+    """Return what is checked after set-up, the quick answers first.
+
+    The runs of the tests go side by side: one alone keeps one core busy at most. The
+    first is watched, what the others say is shown after it.
+    """
     scripts = sorted((CHECKOUT / "bin").iterdir())
     python = Environment(CHECKOUT).python
     tool = partial(_tool, output)
@@ -95,8 +103,27 @@ def steps(extent: str, output: IO[str]) -> Iterator[Step]:
     yield Step("mypy", partial(tool, "mypy", f"--cache-dir={CHECKOUT}/build/mypy"))
     yield Step("pip-audit", partial(audit, python, [
         CHECKOUT / "requirements.lock", CHECKOUT / "tests" / "requirements.lock"]))
-    for suite in suites(extent, root=os.geteuid() == 0):
-        yield Step(suite.name, partial(run_suite, suite, CHECKOUT, output))
+    first, *others = suites(extent, root=os.geteuid() == 0)
+    with ExitStack() as stack:
+        background = []
+        for suite in others:
+            said = stack.enter_context(TemporaryFile("w+", encoding="utf-8", errors="replace"))
+            background.append((suite, stack.enter_context(running(suite, CHECKOUT, said)), said))
+        child = stack.enter_context(running(first, CHECKOUT, output))
+        yield Step(first.name, partial(passed, first, child))
+        for suite, child, said in background:
+            yield Step(suite.name, partial(passed, suite, child, said, output))
+
+
+def passed(suite: Suite, child: Child, said: IO[str] | None = None,
+            output: IO[str] | None = None) -> None:
+    """Wait for a run of the tests; raises ToolError when any failed or none ran."""
+    status = child.wait()
+    if said is not None and output is not None:
+        said.seek(0)
+        shutil.copyfileobj(said, output)
+        output.flush()
+    must(status, suite.name)
 
 
 def suites(extent: str, *, root: bool) -> list[Suite]:

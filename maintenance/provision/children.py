@@ -56,6 +56,55 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class Child:
+    """A running program; it ends with us.
+
+    What it started is gone ``GRACE`` seconds after us, also when we are killed
+    outright: that is the keeper's business.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        output: IO[str] | None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        directory: str | os.PathLike[str] = "/",
+        account: Account | None = None,
+    ) -> None:
+        """Start it; its stdout and stderr go to ``output``."""
+        lifeline, self._life = os.pipe()
+        as_whom: dict[str, Any] = {} if account is None else {
+            "user": account.uid, "group": account.gid, "extra_groups": ()}
+        try:
+            order = _order(argv, lifeline)
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-ISc", KEEPER.read_text(encoding="utf-8"), order],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=directory,
+                env={**(os.environ if environment is None else environment), "PATH": PATH},
+                pass_fds=(lifeline,), start_new_session=True, **as_whom)
+        except BaseException:
+            os.close(self._life)
+            raise
+        finally:
+            os.close(lifeline)
+
+    def __enter__(self) -> Child:
+        """Return the child itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it, if it still runs."""
+        os.close(self._life)
+        if self._keeper.returncode is None:
+            _end(self._keeper)
+
+    def wait(self) -> int:
+        """Return its status when it has ended; 128+n: by signal n."""
+        status = self._keeper.wait()
+        return status if status >= 0 else 128 - status
+
+
 def run(
     argv: Sequence[str | os.PathLike[str]],
     output: IO[str] | None,
@@ -64,29 +113,10 @@ def run(
     directory: str | os.PathLike[str] = "/",
     account: Account | None = None,
 ) -> int:
-    """Run a program to its end and return its status; 128+n: by signal n.
-
-    What it started is gone ``GRACE`` seconds after us, also when we are killed
-    outright: that is the keeper's business.
-    """
-    lifeline, life = os.pipe()
-    as_whom: dict[str, Any] = {} if account is None else {
-        "user": account.uid, "group": account.gid, "extra_groups": ()}
-    try:
-        keeper = subprocess.Popen(
-            [sys.executable, "-ISc", KEEPER.read_text(encoding="utf-8"), _order(argv, lifeline)],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=directory,
-            env={**(os.environ if environment is None else environment), "PATH": PATH},
-            pass_fds=(lifeline,), start_new_session=True, **as_whom)
-    finally:
-        os.close(lifeline)
-    try:
-        status = keeper.wait()
-    finally:
-        os.close(life)
-        if keeper.returncode is None:
-            _end(keeper)
-    return status if status >= 0 else 128 - status
+    """Run a program to its end and return its status; see ``Child``."""
+    with Child(argv, output, environment=environment, directory=directory,
+               account=account) as child:
+        return child.wait()
 
 
 def ask(argv: Sequence[str | os.PathLike[str]]) -> str | None:

@@ -12,7 +12,7 @@ from tempfile import mkdtemp
 from typing import IO
 
 from maintenance.errors import ToolError
-from maintenance.provision.children import Account, must, run
+from maintenance.provision.children import Account, Child, must, run
 from maintenance.provision.environment import Environment
 from maintenance.provision.interpreter import Interpreter
 
@@ -39,8 +39,9 @@ class Suite:
         return f"tests as {user}" + (f", LC_ALL={self.locale}" if self.locale == "C" else "")
 
 
-def run_suite(suite: Suite, checkout: Path, output: IO[str]) -> None:
-    """Run the tests in a place of their own; raises ToolError when any fails or none ran."""
+@contextmanager
+def running(suite: Suite, checkout: Path, output: IO[str]) -> Iterator[Child]:
+    """Run the tests in a place of their own; the status is 0 when all passed and some ran."""
     with scratch() as place:
         account = None
         if suite.unprivileged:
@@ -53,13 +54,13 @@ def run_suite(suite: Suite, checkout: Path, output: IO[str]) -> None:
             own.chmod(mode)
             if account and own.name == "home":
                 os.chown(own, account.uid, account.gid)
-        must(run(
-            # Its own temporary directory has long names, too long for sockets in it.
-            [Environment(checkout).python, "-I", "-m", "pytest", "-q", "-p", "no:cacheprovider",
-             f"--basetemp={place / 'tmp' / 't'}", "-m", suite.marked],
-            output, environment={**_surroundings(suite, place), **_definitions(place)},
-            directory=checkout,
-            account=account), suite.name)
+        with Child(
+                # Its own temporary directory has long names, too long for sockets in it.
+                [Environment(checkout).python, "-I", "-m", "pytest", "-q", "-p", "no:cacheprovider",
+                 f"--basetemp={place / 'tmp' / 't'}", "-m", suite.marked],
+                output, environment={**_surroundings(suite, place), **_definitions(place)},
+                directory=checkout, account=account) as child:
+            yield child
 
 
 @contextmanager
