@@ -44,12 +44,13 @@ DRAFT = b".imagewarden-shrunk-0123456789abcdef"
 
 
 def jpeg(seed=0, waste=5000, side=64, **more):
-    """A JPEG that loses at least ``waste`` bytes; 0: it cannot lose any."""
+    """A JPEG that loses at least ``waste`` bytes; 0: it is too small to lose any."""
+    side = side if waste else 16
     noise = Image.frombytes("L", (side, side), bytes((seed * 7919 + n * n) % 251
                                                      for n in range(side * side)))
     stream = io.BytesIO()
-    options = {"progressive": True, "optimize": True} if not waste else {"comment": b"w" * waste}
-    noise.convert("RGB").save(stream, "JPEG", **options, **more)
+    comment = {"comment": b"w" * waste} if waste else {}
+    noise.convert("RGB").save(stream, "JPEG", **comment, **more)
     return stream.getvalue()
 
 
