@@ -44,7 +44,7 @@ DRAFT = b".imagewarden-shrunk-0123456789abcdef"
 
 
 def jpeg(seed=0, waste=5000, side=64, **more):
-    """A JPEG that loses at least ``waste`` bytes; 0: it cannot lose any."""
+    """A JPEG that loses at least ``waste`` bytes; 0, and under 2000 bytes: it cannot lose any."""
     noise = Image.frombytes("L", (side, side), bytes((seed * 7919 + n * n) % 251
                                                      for n in range(side * side)))
     stream = io.BytesIO()
@@ -153,7 +153,7 @@ def test_a_sandbox_that_is_missing_is_said_in_the_log(site):
 def test_the_second_night_touches_nothing_and_starts_no_engine(site):
     for one in range(3):
         site.image(f"{one}.jpg", jpeg(one))
-    site.image("small.jpg", jpeg(waste=0))
+    site.image("small.jpg", jpeg(waste=0, side=32))
     site.image("text.jpg", b"no image at all" * 200)
     cut = site.image("cut.jpg", jpeg()[:3000])
     site.update()
@@ -367,6 +367,20 @@ def test_without_an_engine_nothing_is_published_and_the_run_fails_in_one_line(si
     assert [same_file(path) for path in paths] == before
     assert not drafts(site)
     assert counts(optimize(site)[1]) == {"shrunk": 4}
+
+
+def test_definitions_that_cannot_be_looked_at_fail_the_run_and_no_image(site):
+    site.image("a.jpg", jpeg())
+    (site.root / "file").write_text("where a directory should be")
+    site.settings["clamav"]["databases"] = str(site.root / "file")
+    site.write_config()
+    for _ in range(2):
+        ended = site.run("optimize-images", "--json")
+        assert (ended.status, ended.err.count("\n"), counts(ended.json)) == (1, 1, {"left": 1})
+        assert ended.json["error"].endswith("Not a directory")
+    del site.settings["clamav"]["databases"]
+    site.write_config()
+    assert counts(optimize(site)[1]) == {"shrunk": 1}
 
 
 def test_a_site_without_definitions_yet_is_optimised_and_stays_never_checked(site):

@@ -51,7 +51,12 @@ class DraftScan:
         when no engine can be had.
         """
         for _ in range(ATTEMPTS):
-            ready = self._ready()
+            try:
+                ready = self._ready()
+            except ToolError as error:  # no draft is to blame for it
+                raise EngineError(str(error)) from None
+            except OSError as error:
+                raise EngineError(f"no engine can be started: {show(str(error))}") from None
             if ready is None:
                 return None
             engine, _definitions, generation = ready
@@ -98,10 +103,7 @@ class DraftScan:
         self._started += 1
         if self._started > ENGINES:
             raise EngineError(f"{ENGINES} engines were lost")
-        try:
-            definitions = on_disk(self._context.config)
-        except ToolError as error:  # no draft is to blame for it
-            raise EngineError(str(error)) from None
+        definitions = on_disk(self._context.config)
         generation = definitions.met(self._context.ledger).number
         engine = self._stack.enter_context(proven_engine(self._context.config, definitions))
         self.began = True
