@@ -640,6 +640,21 @@ def test_a_dry_run_says_what_is_due_and_changes_nothing(site):
     assert site.coverage()["images"] == 0
 
 
+def test_a_dry_run_counts_what_changed_or_went_since_the_last_run_once(site):
+    for one in range(6):
+        site.image(f"{one}.jpg", jpeg(one))
+    site.image("text.jpg", b"no image")
+    optimize(site)
+    for name in ("0.jpg", "text.jpg"):
+        site.image(name, jpeg(7))
+    site.image("new.jpg", jpeg(8))
+    for name in ("1.jpg", "2.jpg"):
+        (site.store / name).unlink()
+    for arguments in (("--dry-run",), ("--dry-run", site.store)):
+        assert counts(optimize(site, *arguments)[1]) == {"left": 3, "current": 3}
+    assert counts(optimize(site)[1]) == {"shrunk": 3, "current": 3}
+
+
 # --- ends
 
 

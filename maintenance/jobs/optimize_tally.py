@@ -38,12 +38,12 @@ class Tally:
     _batch: list[Settled] = field(default_factory=list)
     _committed: float = field(default_factory=time.monotonic)
 
-    def begin(self, known: optimized.Tally) -> None:
-        """Add images as the ledger knows them before the work."""
-        self.result.left += known.due
-        self.result.current += known.current
+    def begin(self, known: optimized.Tally, times: int = 1) -> None:
+        """Add images as the ledger knows them before the work; ``times`` -1: take them off."""
+        self.result.left += times * known.due
+        self.result.current += times * known.current
         for reason, count in known.kept.items():
-            self._keep(reason, count)
+            self._keep(reason, times * count)
 
     def shrunk(self, before: int, after: int) -> None:
         """Count an image that was replaced; it stands in the ledger already."""
@@ -114,6 +114,8 @@ class Tally:
     def _keep(self, reason: str, count: int) -> None:
         self.result.kept += count
         self.report.kept_reasons[reason] += count
+        if not self.report.kept_reasons[reason]:
+            del self.report.kept_reasons[reason]
 
     def _left_by_one(self) -> None:
         self.result.left = max(0, self.result.left - 1)
