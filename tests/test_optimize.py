@@ -142,6 +142,13 @@ def test_a_required_sandbox_that_is_missing_is_a_fault_of_the_configuration(site
     assert optimize(site)[1]["sandbox"] == "bubblewrap"
 
 
+def test_outside_the_window_the_sandbox_is_not_said_to_be_off(site):
+    site.settings["optimize"] = {"window": f"{clock(2)}-{clock(3)}"}
+    site.write_config()
+    status, result = optimize(site)
+    assert (status, result["outcome"], result["sandbox"]) == (0, "closed", "bubblewrap")
+
+
 def test_a_sandbox_that_is_missing_is_said_in_the_log(site):
     site.image("a.jpg", jpeg())
     with hidden("/usr/bin/bwrap") as nowhere:

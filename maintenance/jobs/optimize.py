@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 
 from maintenance.errors import EngineError, StoreError
+from maintenance.images.cage import cage
 from maintenance.images.recipe import Recipe
 from maintenance.images.workers import Workers
 from maintenance.jobs.draft_scan import DraftScan
@@ -33,10 +34,11 @@ def optimize(context: Context) -> OptimizeReport:
     report = OptimizeReport()
     context.report = report
     stores, hours = chosen_stores(context), _hours(context)
+    settings = context.config.optimize
     if not hours.window.is_open():
         report.closed = True
+        report.sandbox = "bubblewrap" if cage(settings.sandbox) else "off"  # an alarm hangs on it
         return report
-    settings = context.config.optimize
     recipe = Recipe.of(settings)
     workers = Workers(recipe, settings, settings.workers)
     report.sandbox = workers.sandbox
