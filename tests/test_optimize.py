@@ -637,6 +637,28 @@ def test_a_path_outside_every_store_is_refused_before_anything_is_done(site):
     assert (status, counts(result)) == (3, {"undone": 1})
 
 
+def test_an_empty_path_is_not_where_one_is(site):
+    before = same_file(site.image("a.jpg", jpeg()))
+    site.update()
+    for script in ("optimize-images", "rescan-store"):
+        ended = site.run(script, "", wrap=("env", "-C", site.store))
+        assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1), ended
+    assert same_file(site.store / "a.jpg") == before
+
+
+@pytest.mark.parametrize("fault", ["no path", "no marker"])
+def test_a_path_in_a_store_that_is_not_there_is_a_failure_and_recorded(site, fault):
+    path = site.image("a.jpg", jpeg())
+    if fault == "no path":
+        site.store.rename(site.root / "elsewhere")
+    else:
+        site.write_config({"marker": ".mounted"})
+    ended = site.run("optimize-images", "--json", path)
+    assert (ended.status, ended.err.count("\n")) == (1, 1), ended
+    assert ended.json["error"].startswith('store "uploads": ')
+    assert site.run("store-status", "--json").json["jobs"][0]["outcome"] == "failed"
+
+
 def test_a_dry_run_says_what_is_due_and_changes_nothing(site):
     path = site.image("a.jpg", jpeg())
     before = same_file(path)
@@ -793,6 +815,25 @@ def test_root_keeps_whose_an_image_is(site):
     assert counts(optimize(site)[1]) == {"shrunk": 1}
     after = os.stat(path)
     assert (after.st_uid, after.st_gid, stat.S_IMODE(after.st_mode)) == (33, 34, 0o4644)
+
+
+def test_an_image_that_is_closed_to_us_is_undone_once(site):
+    path = Path(os.fsdecode(site.image("a.jpg", jpeg())))
+    if ROOT:  # to whom nothing is closed
+        reachable(site.root)
+        site.top["user"] = "nobody"
+        site.write_config()
+        for one in (site.store, path):
+            os.chown(one, 65534, 65534)
+    path.chmod(0)
+    status, result = optimize(site)
+    assert (status, counts(result), result["undone"][0]["reason"]) == (
+        3, {"undone": 1}, "Permission denied")
+    status, result = optimize(site)
+    assert (status, counts(result), result["kept_reasons"]) == (
+        0, {"kept": 1}, {"Permission denied": 1})
+    path.chmod(0o644)
+    assert counts(optimize(site)[1]) == {"shrunk": 1}
 
 
 @pytest.mark.skipif(not ROOT, reason="only root has other people's images to give")

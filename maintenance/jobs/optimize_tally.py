@@ -77,12 +77,13 @@ class Tally:
         self._left_by_one()
         self._keep(reason, 1)
 
-    def undone(self, candidate: Candidate, reason: str, sha256: bytes | None = None) -> None:
-        """Count what could not be done; with its SHA-256 it will not be tried again."""
+    def undone(self, candidate: Candidate, reason: str, sha256: bytes | None = None, *,
+               for_good: bool = False) -> None:
+        """Count what could not be done; with its SHA-256, or for good, it is not tried again."""
         self._left_by_one()
         self.result.undone += 1
         self.report.left_undone(Undone(self.subject.store.name, show(candidate.path), reason))
-        if sha256 is not None:
+        if for_good or sha256 is not None:
             self._settle(Settled(candidate.key, candidate.stamp, sha256, reason,
                                  candidate.saved))
 
