@@ -5,8 +5,10 @@ import io
 import json
 import logging
 import os
+import select
 import shutil
 import signal
+import socket
 import stat
 import time
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from maintenance.jobs import draft_scan
 from maintenance.jobs.draft_scan import DraftScan, NotClean
 from maintenance.jobs.engines import Engine
 from maintenance.ledger.ledger import Ledger
+from tests.peers import Peer
 from tests.processes import (
     ROOT,
     Namespace,
@@ -360,6 +363,35 @@ def test_what_cannot_be_scanned_is_not_published(site):
     assert (status, counts(result)) == (3, {"shrunk": 1, "undone": 1})
     assert "not scanned" in result["undone"][0]["reason"]
     assert same_file(path) == before
+    assert counts(optimize(site)[1]) == {"kept": 1, "current": 1}
+
+
+def test_a_scan_that_fails_today_is_tried_again_tomorrow(site):
+    def no_memory(talk):
+        """Pass everything on to clamd, but for files."""
+        if talk.link.recv(100, socket.MSG_PEEK).startswith(b"zFILDES"):
+            talk.await_scans(1)
+            talk.say(b"fd[9]: Can't allocate memory ERROR\0")
+            return
+        with socket.socket(socket.AF_UNIX) as clamd:
+            clamd.connect(str(site.socket))
+            ends = {talk.link: clamd, clamd: talk.link}
+            while data := (end := select.select(ends, [], [])[0][0]).recv(65536):
+                ends[end].sendall(data)
+
+    site.image("a.jpg", jpeg())
+    with with_a_system_clamd(site):
+        site.update()
+        site.settings["clamav"]["socket"] = str(site.root / "busy.sock")
+        site.write_config()
+        with Peer(site.root / "busy.sock", no_memory):
+            for _ in range(2):
+                status, result = optimize(site)
+                assert (status, counts(result)) == (3, {"undone": 1}), result
+                assert "not scanned: clamd: Can't allocate" in result["undone"][0]["reason"]
+        site.settings["clamav"]["socket"] = str(site.socket)
+        site.write_config()
+        assert counts(optimize(site)[1]) == {"shrunk": 1}
 
 
 def test_without_an_engine_nothing_is_published_and_the_run_fails_in_one_line(site):

@@ -135,7 +135,9 @@ class StoreWork:
             return  # the next run will see
         except CannotKeep as error:
             self.tally.kept(candidate, str(error), None)
-        except (NotClean, ToolError) as error:
+        except NotClean as error:
+            self.tally.undone(candidate, str(error), None if error.passing else digest(fd))
+        except ToolError as error:
             self.tally.undone(candidate, str(error), digest(fd))
         except (NotAnImage, OSError) as error:
             self.tally.undone(candidate, show(str(error)))
