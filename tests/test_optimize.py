@@ -5,8 +5,10 @@ import io
 import json
 import logging
 import os
+import select
 import shutil
 import signal
+import socket
 import stat
 import time
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from maintenance.jobs import draft_scan
 from maintenance.jobs.draft_scan import DraftScan, NotClean
 from maintenance.jobs.engines import Engine
 from maintenance.ledger.ledger import Ledger
+from tests.peers import Peer
 from tests.processes import (
     ROOT,
     Namespace,
@@ -44,8 +47,7 @@ DRAFT = b".imagewarden-shrunk-0123456789abcdef"
 
 
 def jpeg(seed=0, waste=5000, side=64, **more):
-    """A JPEG that loses at least ``waste`` bytes; 0: it is too small to lose any."""
-    side = side if waste else 16
+    """A JPEG that loses at least ``waste`` bytes; 0, and under 2000 bytes: it cannot lose any."""
     noise = Image.frombytes("L", (side, side), bytes((seed * 7919 + n * n) % 251
                                                      for n in range(side * side)))
     stream = io.BytesIO()
@@ -143,6 +145,13 @@ def test_a_required_sandbox_that_is_missing_is_a_fault_of_the_configuration(site
     assert optimize(site)[1]["sandbox"] == "bubblewrap"
 
 
+def test_outside_the_window_the_sandbox_is_not_said_to_be_off(site):
+    site.settings["optimize"] = {"window": f"{clock(2)}-{clock(3)}"}
+    site.write_config()
+    status, result = optimize(site)
+    assert (status, result["outcome"], result["sandbox"]) == (0, "closed", "bubblewrap")
+
+
 def test_a_sandbox_that_is_missing_is_said_in_the_log(site):
     site.image("a.jpg", jpeg())
     with hidden("/usr/bin/bwrap") as nowhere:
@@ -154,7 +163,7 @@ def test_a_sandbox_that_is_missing_is_said_in_the_log(site):
 def test_the_second_night_touches_nothing_and_starts_no_engine(site):
     for one in range(3):
         site.image(f"{one}.jpg", jpeg(one))
-    site.image("small.jpg", jpeg(waste=0))
+    site.image("small.jpg", jpeg(waste=0, side=32))
     site.image("text.jpg", b"no image at all" * 200)
     cut = site.image("cut.jpg", jpeg()[:3000])
     site.update()
@@ -354,6 +363,35 @@ def test_what_cannot_be_scanned_is_not_published(site):
     assert (status, counts(result)) == (3, {"shrunk": 1, "undone": 1})
     assert "not scanned" in result["undone"][0]["reason"]
     assert same_file(path) == before
+    assert counts(optimize(site)[1]) == {"kept": 1, "current": 1}
+
+
+def test_a_scan_that_fails_today_is_tried_again_tomorrow(site):
+    def no_memory(talk):
+        """Pass everything on to clamd, but for files."""
+        if talk.link.recv(100, socket.MSG_PEEK).startswith(b"zFILDES"):
+            talk.await_scans(1)
+            talk.say(b"fd[9]: Can't allocate memory ERROR\0")
+            return
+        with socket.socket(socket.AF_UNIX) as clamd:
+            clamd.connect(str(site.socket))
+            ends = {talk.link: clamd, clamd: talk.link}
+            while data := (end := select.select(ends, [], [])[0][0]).recv(65536):
+                ends[end].sendall(data)
+
+    site.image("a.jpg", jpeg())
+    with with_a_system_clamd(site):
+        site.update()
+        site.settings["clamav"]["socket"] = str(site.root / "busy.sock")
+        site.write_config()
+        with Peer(site.root / "busy.sock", no_memory):
+            for _ in range(2):
+                status, result = optimize(site)
+                assert (status, counts(result)) == (3, {"undone": 1}), result
+                assert "not scanned: clamd: Can't allocate" in result["undone"][0]["reason"]
+        site.settings["clamav"]["socket"] = str(site.socket)
+        site.write_config()
+        assert counts(optimize(site)[1]) == {"shrunk": 1}
 
 
 def test_without_an_engine_nothing_is_published_and_the_run_fails_in_one_line(site):
@@ -368,6 +406,20 @@ def test_without_an_engine_nothing_is_published_and_the_run_fails_in_one_line(si
     assert [same_file(path) for path in paths] == before
     assert not drafts(site)
     assert counts(optimize(site)[1]) == {"shrunk": 4}
+
+
+def test_definitions_that_cannot_be_looked_at_fail_the_run_and_no_image(site):
+    site.image("a.jpg", jpeg())
+    (site.root / "file").write_text("where a directory should be")
+    site.settings["clamav"]["databases"] = str(site.root / "file")
+    site.write_config()
+    for _ in range(2):
+        ended = site.run("optimize-images", "--json")
+        assert (ended.status, ended.err.count("\n"), counts(ended.json)) == (1, 1, {"left": 1})
+        assert ended.json["error"].endswith("Not a directory")
+    del site.settings["clamav"]["databases"]
+    site.write_config()
+    assert counts(optimize(site)[1]) == {"shrunk": 1}
 
 
 def test_a_site_without_definitions_yet_is_optimised_and_stays_never_checked(site):
@@ -617,6 +669,28 @@ def test_a_path_outside_every_store_is_refused_before_anything_is_done(site):
     assert (status, counts(result)) == (3, {"undone": 1})
 
 
+def test_an_empty_path_is_not_where_one_is(site):
+    before = same_file(site.image("a.jpg", jpeg()))
+    site.update()
+    for script in ("optimize-images", "rescan-store"):
+        ended = site.run(script, "", wrap=("env", "-C", site.store))
+        assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1), ended
+    assert same_file(site.store / "a.jpg") == before
+
+
+@pytest.mark.parametrize("fault", ["no path", "no marker"])
+def test_a_path_in_a_store_that_is_not_there_is_a_failure_and_recorded(site, fault):
+    path = site.image("a.jpg", jpeg())
+    if fault == "no path":
+        site.store.rename(site.root / "elsewhere")
+    else:
+        site.write_config({"marker": ".mounted"})
+    ended = site.run("optimize-images", "--json", path)
+    assert (ended.status, ended.err.count("\n")) == (1, 1), ended
+    assert ended.json["error"].startswith('store "uploads": ')
+    assert site.run("store-status", "--json").json["jobs"][0]["outcome"] == "failed"
+
+
 def test_a_dry_run_says_what_is_due_and_changes_nothing(site):
     path = site.image("a.jpg", jpeg())
     before = same_file(path)
@@ -625,6 +699,21 @@ def test_a_dry_run_says_what_is_due_and_changes_nothing(site):
         assert (status, counts(result)) == (0, {"left": 1})
     assert same_file(path) == before
     assert site.coverage()["images"] == 0
+
+
+def test_a_dry_run_counts_what_changed_or_went_since_the_last_run_once(site):
+    for one in range(6):
+        site.image(f"{one}.jpg", jpeg(one))
+    site.image("text.jpg", b"no image")
+    optimize(site)
+    for name in ("0.jpg", "text.jpg"):
+        site.image(name, jpeg(7))
+    site.image("new.jpg", jpeg(8))
+    for name in ("1.jpg", "2.jpg"):
+        (site.store / name).unlink()
+    for arguments in (("--dry-run",), ("--dry-run", site.store)):
+        assert counts(optimize(site, *arguments)[1]) == {"left": 3, "current": 3}
+    assert counts(optimize(site)[1]) == {"shrunk": 3, "current": 3}
 
 
 # --- ends
@@ -758,6 +847,25 @@ def test_root_keeps_whose_an_image_is(site):
     assert counts(optimize(site)[1]) == {"shrunk": 1}
     after = os.stat(path)
     assert (after.st_uid, after.st_gid, stat.S_IMODE(after.st_mode)) == (33, 34, 0o4644)
+
+
+def test_an_image_that_is_closed_to_us_is_undone_once(site):
+    path = Path(os.fsdecode(site.image("a.jpg", jpeg())))
+    if ROOT:  # to whom nothing is closed
+        reachable(site.root)
+        site.top["user"] = "nobody"
+        site.write_config()
+        for one in (site.store, path):
+            os.chown(one, 65534, 65534)
+    path.chmod(0)
+    status, result = optimize(site)
+    assert (status, counts(result), result["undone"][0]["reason"]) == (
+        3, {"undone": 1}, "Permission denied")
+    status, result = optimize(site)
+    assert (status, counts(result), result["kept_reasons"]) == (
+        0, {"kept": 1}, {"Permission denied": 1})
+    path.chmod(0o644)
+    assert counts(optimize(site)[1]) == {"shrunk": 1}
 
 
 @pytest.mark.skipif(not ROOT, reason="only root has other people's images to give")

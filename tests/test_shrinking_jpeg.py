@@ -183,6 +183,16 @@ def test_what_is_broken_or_odd_is_told(change, reason):
     assert shrunk(change(jpeg())) == reason
 
 
+@pytest.mark.parametrize("length", [7, 9, 13])
+@pytest.mark.parametrize("tool", ["mozjpeg", "strip"])
+def test_a_header_that_is_cut_short_keeps_no_metadata_in(length, tool):
+    plain = with_segments(jpeg(), *EVERYTHING)
+    head = segments(plain)[0][1]
+    result = shrunk(plain[:2] + segment(0xE0, head[:length]) + plain[6 + len(head):], jpeg=tool)
+    assert segments(result)[0] == (0xE0, head[:length])
+    assert "IFD0:Make" not in names(result)
+
+
 def test_what_lies_behind_the_end_goes_with_the_next_gain():
     assert shrunk(jpeg() + b"<?php evil") == shrunk(jpeg())
 

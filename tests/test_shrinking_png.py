@@ -177,8 +177,10 @@ def test_with_chunks_about_its_samples_the_samples_stay_as_they_are_coded():
 
 
 def test_an_orientation_alone_is_what_is_left_of_exif():
-    result = shrunk(png(samples(2, 8), 2, 8, extras=[(b"eXIf", CAMERA)]))
-    assert named(result, b"eXIf") == [exif([(0x0112, 6)])]
+    for prefix in (b"", b"Exif\0\0"):  # which some programs copy from a JPEG
+        result = shrunk(png(samples(2, 8), 2, 8, extras=[(b"eXIf", prefix + CAMERA)]))
+        assert named(result, b"eXIf") == [prefix + exif([(0x0112, 6)])]
+        assert Image.open(BytesIO(result)).getexif()[0x0112] == 6
 
 
 @pytest.mark.parametrize(("change", "reason"), [

@@ -11,6 +11,7 @@ from maintenance.verdict import CLEAN, Answer, infected, unknown
 
 CHUNK = 64 * 2**10  # bytes of one INSTREAM chunk
 LIMITS = "Heuristics.Limits.Exceeded"
+LIMIT_REACHED = "a limit of clamd was reached"  # so begins the reason of an answer
 STREAM_LIMIT = "INSTREAM size limit exceeded. ERROR"
 _NUMBERED = re.compile(r"([0-9]{1,10}): (.*)", re.DOTALL)
 # The name is one that clamd makes up (`fd[12]`, `stream`): ours never travel.
@@ -39,5 +40,5 @@ def answer(reply: str) -> Answer:
     if signature == result:
         return unknown(f"clamd: {result}")
     if signature.startswith(LIMITS):
-        return unknown(f"a limit of clamd was reached: {signature}")
+        return unknown(f"{LIMIT_REACHED}: {signature}")
     return infected(_EXTENDED.sub("", signature))

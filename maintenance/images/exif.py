@@ -7,6 +7,7 @@ not being there: a picture with broken EXIF is shown all the same.
 import struct
 from collections.abc import Collection
 
+PREFIX = b"Exif\0\0"  # of a block in a JPEG, and by mistake in some PNGs
 ORIENTATION, ARTIST, COPYRIGHT = 0x0112, 0x013B, 0x8298
 _ASCII, _SHORT = 2, 3
 _TOP = {ORIENTATION: "orientation", ARTIST: "copyright", COPYRIGHT: "copyright"}
@@ -18,7 +19,8 @@ def reduced(tiff: bytes, keep: Collection[str]) -> bytes:
     What was reduced once comes out the same again.
     """
     found = fields(tiff)
-    return _block({tag: value for tag, value in found.items() if _TOP[tag] in keep})
+    block = _block({tag: value for tag, value in found.items() if _TOP[tag] in keep})
+    return PREFIX + block if block and tiff.startswith(PREFIX) else block
 
 
 def orientation(tiff: bytes) -> int:
@@ -35,7 +37,7 @@ def rights(tiff: bytes) -> dict[int, int | bytes]:
 def fields(tiff: bytes) -> dict[int, int | bytes]:
     """Return the fields we know of the first directory."""
     try:
-        return dict(_read(tiff))
+        return dict(_read(tiff.removeprefix(PREFIX)))
     except (struct.error, KeyError, IndexError):
         return {}
 

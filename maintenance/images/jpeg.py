@@ -71,8 +71,8 @@ def _reduced(segment: Segment, keep: Collection[str]) -> bytes | None:
     data = segment.data
     if not is_extra(segment):
         return data
-    if starts(segment, 0xE0, b"JFIF\0") and len(data) >= 14:
-        return data[:12] + b"\0\0"  # without the small picture
+    if starts(segment, 0xE0, b"JFIF\0"):
+        return data[:12] + bytes(len(data[12:14]))  # without the small picture
     if starts(segment, 0xE1, EXIF) and "exif" not in keep:
         block = exif.reduced(data[len(EXIF):], keep)
         return EXIF + block if block else None

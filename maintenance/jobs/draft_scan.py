@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from maintenance.clamav import databases
+from maintenance.clamav.protocol import LIMIT_REACHED
 from maintenance.errors import EngineError, ToolError
 from maintenance.jobs.engines import Engine, proven_engine
 from maintenance.jobs.generation import Definitions, directory_of, on_disk
@@ -15,10 +16,18 @@ from maintenance.verdict import Answer, Verdict, unknown
 
 ENGINES = 5  # that are started in one run
 ATTEMPTS = 2  # engines that one draft may cost
+TOO_LARGE = "larger than what is scanned"
 
 
 class NotClean(Exception):
-    """A draft must not be published: the text says why."""
+    """A draft must not be published: the text says why.
+
+    ``passing``: it does not lie in the draft, and tomorrow's engine may know better.
+    """
+
+    def __init__(self, why: str, *, passing: bool = False) -> None:
+        super().__init__(why)
+        self.passing = passing
 
 
 class DraftScan:
@@ -51,7 +60,12 @@ class DraftScan:
         when no engine can be had.
         """
         for _ in range(ATTEMPTS):
-            ready = self._ready()
+            try:
+                ready = self._ready()
+            except ToolError as error:  # no draft is to blame for it
+                raise EngineError(str(error)) from None
+            except OSError as error:
+                raise EngineError(f"no engine can be started: {show(str(error))}") from None
             if ready is None:
                 return None
             engine, _definitions, generation = ready
@@ -64,7 +78,9 @@ class DraftScan:
             elif answer.verdict is Verdict.INFECTED:
                 raise NotClean(f"its smaller form is infected ({show(answer.signature or '')})")
             else:
-                raise NotClean(f"its smaller form was not scanned: {show(answer.reason or '')}")
+                why = answer.reason or ""
+                raise NotClean(f"its smaller form was not scanned: {show(why)}",
+                               passing=not why.startswith((TOO_LARGE, LIMIT_REACHED)))
         raise NotClean("its smaller form cost more than one engine its life")
 
     def _answer(self, engine: Engine, fd: int) -> Answer | None:
@@ -73,7 +89,7 @@ class DraftScan:
         size = os.fstat(fd).st_size
         if size > settings.max_file_size or (engine.largest is not None
                                              and size >= engine.largest):
-            return unknown("larger than what is scanned")
+            return unknown(TOO_LARGE)
         answer = engine.clamd.scan_descriptor(fd, settings.timeout)
         if answer.verdict is Verdict.UNKNOWN:
             return answer if engine.clamd.answers() else None
@@ -98,10 +114,7 @@ class DraftScan:
         self._started += 1
         if self._started > ENGINES:
             raise EngineError(f"{ENGINES} engines were lost")
-        try:
-            definitions = on_disk(self._context.config)
-        except ToolError as error:  # no draft is to blame for it
-            raise EngineError(str(error)) from None
+        definitions = on_disk(self._context.config)
         generation = definitions.met(self._context.ledger).number
         engine = self._stack.enter_context(proven_engine(self._context.config, definitions))
         self.began = True

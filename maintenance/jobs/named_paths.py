@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from maintenance.errors import StoreError
+from maintenance.errors import StoreError, UsageError
 from maintenance.settings import Store
 from maintenance.store.identity import DIRECTORY, path_of
 from maintenance.store.tree import NotAnImage, Tree, excluding
@@ -47,7 +47,7 @@ class _Place:
 
     name: str
     root: bytes
-    device: int
+    device: int | None  # None: the store is not there
     excluded: Excluded
 
     def inside(self, real: bytes) -> bytes | None:
@@ -62,7 +62,7 @@ class NamedPaths:
     """Finds the files, and opens them through their chains of directories."""
 
     def __init__(self, stores: Sequence[Store]) -> None:
-        self._places = [place for store in stores for place in _place(store)]
+        self._places = [_place(store) for store in stores]
         self._tree: Tree | None = None  # of the last file: work comes in runs
         self._root = b""
 
@@ -142,13 +142,13 @@ def _joined(root: bytes, path: bytes) -> bytes:
     return root.rstrip(b"/") + b"/" + path if path else root
 
 
-def _place(store: Store) -> Iterator[_Place]:
+def _place(store: Store) -> _Place:
     root = os.path.realpath(os.fsencode(store.path))
     try:
-        yield _Place(store.name, root, os.stat(root).st_dev,  # noqa: PTH116 - bytes
-                     excluding(store.exclude))
+        device = os.stat(root).st_dev  # noqa: PTH116 - bytes
     except OSError:
-        return  # nothing lies in a store that is not there
+        device = None
+    return _Place(store.name, root, device, excluding(store.exclude))
 
 
 def spelled_out(paths: Sequence[str]) -> Iterator[str]:
@@ -157,5 +157,7 @@ def spelled_out(paths: Sequence[str]) -> Iterator[str]:
         if path == "-":
             names = sys.stdin.buffer.read().split(b"\0")
             yield from (os.fsdecode(name) for name in names if name)
-        else:
+        elif path:
             yield path
+        else:  # an unset variable in somebody's script, which must not mean "here"
+            raise UsageError('a PATH is empty; "." is the directory one is in')

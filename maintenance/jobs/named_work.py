@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import groupby, islice
 
-from maintenance.errors import UsageError
+from maintenance.errors import StoreError, UsageError
 from maintenance.jobs.named_paths import Named, NamedPaths, Unreachable, spelled_out
 from maintenance.jobs.optimize_report import OptimizeReport, StoreResult
 from maintenance.jobs.optimize_tally import Subject, Tally, Work
@@ -85,7 +85,10 @@ class NamedWork:
     def _tally(self, name: str | None) -> Tally:
         store = self._stores[name or ""]
         if store.name not in self._tallies:
-            tree = self._stack.enter_context(opened_tree(store))
+            try:
+                tree = self._stack.enter_context(opened_tree(store))
+            except StoreError as error:
+                raise StoreError(f'store "{store.name}": {error}') from None
             subject = Subject(store, tree, self._context.ledger.images(store.name),
                               self._context.ledger.optimized(store.name, self._recipe))
             tally = Tally(subject, self._report, StoreResult(store.name))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 
 from maintenance.errors import EngineError, StoreError
+from maintenance.images.cage import cage
 from maintenance.images.recipe import Recipe
 from maintenance.images.workers import Workers
 from maintenance.jobs.draft_scan import DraftScan
@@ -15,6 +16,7 @@ from maintenance.jobs.optimize_tally import Subject, Tally, Work
 from maintenance.jobs.store_optimizing import StoreWork
 from maintenance.jobs.walking import chosen_stores, walked
 from maintenance.jobs.working_hours import WorkingHours
+from maintenance.ledger.optimized import Tally as Known
 from maintenance.settings import Store
 from maintenance.shell.job import Context, Job
 from maintenance.shell.options import duration
@@ -32,10 +34,11 @@ def optimize(context: Context) -> OptimizeReport:
     report = OptimizeReport()
     context.report = report
     stores, hours = chosen_stores(context), _hours(context)
+    settings = context.config.optimize
     if not hours.window.is_open():
         report.closed = True
+        report.sandbox = "bubblewrap" if cage(settings.sandbox) else "off"  # an alarm hangs on it
         return report
-    settings = context.config.optimize
     recipe = Recipe.of(settings)
     workers = Workers(recipe, settings, settings.workers)
     report.sandbox = workers.sandbox
@@ -57,15 +60,18 @@ def _whole(context: Context, store: Store, report: OptimizeReport, recipe: str,
            stack: ExitStack) -> Iterator[Work]:
     """Yield a whole store as it was just walked; what stands against that is a trouble."""
     dry = context.options.dry_run
+    known, outdated = context.ledger.optimized(store.name, recipe), list[Known]()
     with context.going_on(f'store "{store.name}": '):
         found = stack.enter_context(
-            walked(context, store) if dry else walked(context, store, draft=remove_draft))
-        subject = Subject(store, found.tree, found.images,
-                          context.ledger.optimized(store.name, recipe))
-        tally = Tally(subject, report, StoreResult(store.name))
+            walked(context, store, outdated=lambda keys: outdated.append(known.tally(keys)))
+            if dry else walked(context, store, draft=remove_draft))
+        tally = Tally(Subject(store, found.tree, found.images, known), report,
+                      StoreResult(store.name))
         report.stores.append(tally.result)
-        tally.begin(subject.optimized.tally())
-        tally.result.left += found.census.changed  # in a dry run: not in the ledger yet
+        tally.begin(known.tally())
+        for one in outdated:  # in a dry run: the ledger still has what the walk has refuted
+            tally.begin(one, times=-1)
+        tally.result.left += found.census.changed
         for key, reason in found.census.unread:
             tally.unread(show(path_of(key)), reason)
         yield Work(tally, lambda: iter([None]))

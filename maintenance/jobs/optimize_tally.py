@@ -38,12 +38,12 @@ class Tally:
     _batch: list[Settled] = field(default_factory=list)
     _committed: float = field(default_factory=time.monotonic)
 
-    def begin(self, known: optimized.Tally) -> None:
-        """Add images as the ledger knows them before the work."""
-        self.result.left += known.due
-        self.result.current += known.current
+    def begin(self, known: optimized.Tally, times: int = 1) -> None:
+        """Add images as the ledger knows them before the work; ``times`` -1: take them off."""
+        self.result.left += times * known.due
+        self.result.current += times * known.current
         for reason, count in known.kept.items():
-            self._keep(reason, count)
+            self._keep(reason, times * count)
 
     def shrunk(self, before: int, after: int) -> None:
         """Count an image that was replaced; it stands in the ledger already."""
@@ -77,12 +77,13 @@ class Tally:
         self._left_by_one()
         self._keep(reason, 1)
 
-    def undone(self, candidate: Candidate, reason: str, sha256: bytes | None = None) -> None:
-        """Count what could not be done; with its SHA-256 it will not be tried again."""
+    def undone(self, candidate: Candidate, reason: str, sha256: bytes | None = None, *,
+               for_good: bool = False) -> None:
+        """Count what could not be done; with its SHA-256, or for good, it is not tried again."""
         self._left_by_one()
         self.result.undone += 1
         self.report.left_undone(Undone(self.subject.store.name, show(candidate.path), reason))
-        if sha256 is not None:
+        if for_good or sha256 is not None:
             self._settle(Settled(candidate.key, candidate.stamp, sha256, reason,
                                  candidate.saved))
 
@@ -114,6 +115,8 @@ class Tally:
     def _keep(self, reason: str, count: int) -> None:
         self.result.kept += count
         self.report.kept_reasons[reason] += count
+        if not self.report.kept_reasons[reason]:
+            del self.report.kept_reasons[reason]
 
     def _left_by_one(self) -> None:
         self.result.left = max(0, self.result.left - 1)

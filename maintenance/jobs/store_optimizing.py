@@ -73,15 +73,18 @@ class StoreWork:
 
     def _unopened(self, candidate: Candidate, why: str) -> None:
         """Count an image that we may not even read; the walk has told of a closed directory."""
+        name = candidate.path.rpartition(b"/")[2]
         try:
-            refuse(os.stat(candidate.path.rpartition(b"/")[2], follow_symlinks=False,
-                           dir_fd=self.tally.subject.tree.parent_of(candidate.path)))
+            directory = self.tally.subject.tree.parent_of(candidate.path)
+            refuse(os.stat(name, dir_fd=directory, follow_symlinks=False))
+            closed = not os.access(name, os.R_OK, dir_fd=directory, effective_ids=True,
+                                   follow_symlinks=False)
         except CannotKeep as error:
             self.tally.passed_over(candidate, str(error))
         except (NotAnImage, OSError):
             return
         else:
-            self.tally.undone(candidate, why)
+            self.tally.undone(candidate, why, for_good=closed)  # until a chmod
 
     def _source(self, candidate: Candidate, fd: int) -> Iterator[Source[Taken]]:
         """Hand an image on, unless it can be told by itself what is to become of it."""
@@ -132,7 +135,9 @@ class StoreWork:
             return  # the next run will see
         except CannotKeep as error:
             self.tally.kept(candidate, str(error), None)
-        except (NotClean, ToolError) as error:
+        except NotClean as error:
+            self.tally.undone(candidate, str(error), None if error.passing else digest(fd))
+        except ToolError as error:
             self.tally.undone(candidate, str(error), digest(fd))
         except (NotAnImage, OSError) as error:
             self.tally.undone(candidate, show(str(error)))

@@ -45,19 +45,20 @@ def opened_tree(store: Store) -> Iterator[Tree]:
 
 @contextmanager
 def walked(context: Context, store: Store, *, believe: bool = False,
-           draft: Callable[[int, bytes], None] = lambda directory, name: None
+           draft: Callable[[int, bytes], None] = lambda directory, name: None,
+           outdated: Callable[[Sequence[bytes]], None] = lambda keys: None
            ) -> Iterator[Walked]:
     """Walk a store and write into the ledger what is new, changed or gone.
 
     Raises StoreError for a store that shows too little, unless ``believe``; a dry run
-    only counts. See ``walk`` for ``draft``.
+    only counts. See ``walk`` for ``draft``, ``count_changes`` for ``outdated``.
     """
     images = context.ledger.images(store.name)
     with opened_tree(store) as tree:
         met = context.progress.over(walk(tree.fd, excluding(store.exclude), draft),
                                     f"{store.name}: walk")
         dry = context.options.dry_run
-        census = (count_changes(met, images) if dry
+        census = (count_changes(met, images, outdated) if dry
                   else take_census(met, images, believe=believe))
         if census.gone and not believe:
             images.missing.forget()

@@ -2,7 +2,7 @@
 
 import marshal
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -65,11 +65,18 @@ def _write(waiting: IO[bytes], images: Images) -> None:
     waiting.truncate()
 
 
-def count_changes(met: Iterable[Met], images: Images) -> Census:
-    """Go over both and write nothing; ``changed`` says how many images are new."""
+def count_changes(met: Iterable[Met], images: Images,
+                  outdated: Callable[[Sequence[bytes]], None] = lambda keys: None) -> Census:
+    """Go over both and write nothing; ``changed`` says how many images are new.
+
+    ``outdated`` is called with the keys whose rows, if there are any, tell of what is
+    there no longer, some at a time.
+    """
     census = Census()
-    for one in _changes(met, _Rows(images.in_order()), census):
-        census.changed += isinstance(one, Seen) and one.changed
+    changes = _changes(met, _Rows(images.in_order()), census)
+    while batch := list(islice(changes, BATCH)):
+        census.changed += sum(isinstance(one, Seen) and one.changed for one in batch)
+        outdated([one if isinstance(one, bytes) else one.key for one in batch])
     return census
 
 
