@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from maintenance.jobs.rescan_report import Infected, RescanReport, StoreResult, Undone
-from maintenance.jobs.taking import Taking
+from maintenance.jobs.taking import Taking, settle
 from maintenance.jobs.walking import walked
 from maintenance.ledger.images import Images
 from maintenance.ledger.rows import ImageRow, Need
@@ -75,6 +75,8 @@ def open_store(context: Context, store: Store, quarantine: Quarantine | None,
                report: RescanReport, stack: ExitStack) -> Iterator[OpenStore]:
     """Yield the store as it was just walked; what stands against that is a trouble."""
     with context.going_on(f'store "{store.name}": '):
+        if quarantine is not None:
+            settle(quarantine, context.ledger.images(store.name), store.name)
         found = stack.enter_context(walked(context, store, believe=context.options.accept_missing))
         census, result = found.census, StoreResult(store.name, found.census.images)
         report.stores.append(result)
@@ -83,6 +85,4 @@ def open_store(context: Context, store: Store, quarantine: Quarantine | None,
         if not context.options.dry_run:
             context.ledger.replace_undone("rescan", store.name, census.unread)
         taking = Taking.into(quarantine, context, store, found.images, report)
-        if quarantine is not None:
-            taking.settle(quarantine)
         yield OpenStore(store, found.tree, found.images, census, result, taking)

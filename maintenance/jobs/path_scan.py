@@ -9,7 +9,7 @@ from maintenance.errors import EngineError, QuarantineError
 from maintenance.jobs.engines import Engine, proven_engine
 from maintenance.jobs.generation import on_disk, shown
 from maintenance.jobs.inspection import Desk, GenerationMoved, Inspection, Judged
-from maintenance.jobs.named_paths import Named, NamedPaths, Unreachable
+from maintenance.jobs.named_paths import Named, NamedPaths, Unreachable, apart
 from maintenance.jobs.quarantines import quarantine_of
 from maintenance.jobs.rescan_report import Infected, RescanReport, StoreResult, Undone
 from maintenance.jobs.taking import Taking, wanted
@@ -55,7 +55,7 @@ class _PathScan:
         self._takings: dict[str, Taking] = {}
         self._results: dict[str | None, StoreResult] = {}
         self._again: deque[Named] = deque()
-        self._rest = self._reachable(context.options.paths)
+        self._rest = self._reachable(apart(context.options.paths))
 
     def completed(self, engine: Engine) -> bool:
         """Ask ``engine`` about what is still to be asked; tell whether that was all."""

@@ -72,10 +72,10 @@ class Images:
         return self._rows(self._mine, images.c.verdict == verdict.value,
                           images.c.missing_since.is_(None), order=(images.c.key,), limit=limit)
 
-    def infected_missing(self) -> Sequence[ImageRow]:
-        """Return infected images that are in the store no longer."""
+    def infected(self) -> Sequence[ImageRow]:
+        """Return every image that was found infected, also those that are there no longer."""
         return self._rows(self._mine, images.c.verdict == Verdict.INFECTED.value,
-                          images.c.missing_since.is_not(None), order=(images.c.key,), limit=-1)
+                          order=(images.c.key,), limit=-1)
 
     def forget(self, key: bytes, stamp: Stamp) -> None:
         """Drop the row of a file that was taken out of the store, not that of a successor."""
