@@ -495,6 +495,25 @@ def test_what_is_over_max_file_size_is_unknown_and_named(site):
     assert "max_file_size" in result["undone"][0]["reason"]
 
 
+def test_an_infected_image_that_is_over_the_limit_now_is_still_told_of(site):
+    site.image("a.jpg")
+    site.image("bad.jpg", BAD + b"." * 2000)
+    site.update()
+    assert site.rescan()[0] == 4
+    site.settings["clamav"]["max_file_size"] = "1K"
+    site.write_config()
+    for _ in range(2):
+        status, result = site.rescan("--action", "quarantine")
+        assert (status, result["infected_total"], result["undone_total"]) == (4, 1, 1)
+        assert result["infected"][0]["action"] == "reported", "nobody confirmed it"
+        assert "max_file_size" in result["undone"][0]["reason"]
+    assert site.coverage()["infected"] == 1
+    site.settings["clamav"]["max_file_size"] = "1M"
+    site.write_config()
+    status, result = site.rescan("--action", "quarantine")
+    assert (status, result["infected"][0]["action"], result["undone"]) == (4, "quarantined", [])
+
+
 def test_young_images_wait_for_the_next_run_and_start_no_engine(site):
     site.write_config(store={"min_age": "1h"})
     site.image("a.jpg", BAD)

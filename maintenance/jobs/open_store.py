@@ -67,6 +67,8 @@ class OpenStore:
         for row in self.images.with_verdict(Verdict.INFECTED, -1):
             report.found(taking.stayed.get(row.path)
                          or Infected(name, show(row.path), row.signature or ""))
+            if row.reason is not None:  # that it is infected is what was known before
+                report.left_undone(Undone(name, show(row.path), row.reason))
         for row in self.images.with_verdict(Verdict.UNKNOWN, -1):
             report.left_undone(Undone(name, show(row.path), row.reason or ""))
 

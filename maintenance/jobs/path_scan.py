@@ -55,7 +55,7 @@ class _PathScan:
         self._takings: dict[str, Taking] = {}
         self._results: dict[str | None, StoreResult] = {}
         self._again: deque[Named] = deque()
-        self._rest = self._reachable(apart(context.options.paths))
+        self._rest = self._reachable(context.options.paths)
 
     def completed(self, engine: Engine) -> bool:
         """Ask ``engine`` about what is still to be asked; tell whether that was all."""
@@ -88,7 +88,7 @@ class _PathScan:
             yield self._again.popleft()
 
     def _reachable(self, paths: Sequence[str]) -> Iterator[Named]:
-        for one in self._paths.files(paths):
+        for one in self._paths.files(apart(paths)):
             if isinstance(one, Unreachable):
                 self._result(one.store)
                 self._report.left_undone(Undone(one.store, one.path, one.reason))
