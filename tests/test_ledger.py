@@ -189,6 +189,29 @@ def test_an_answer_is_kept_with_everything_that_was_said(ledger):
     images.record_answers([], 9)
 
 
+def test_what_is_infected_stays_so_until_somebody_says_otherwise_or_it_changes(ledger):
+    images, stamp = ledger.images("uploads"), (1, 2, 3, 4)
+
+    def ask(answer, generation, now=stamp):
+        images.record_answers([Asked(b"i", now, answer)], generation)
+        row = images.find(b"i")
+        return row.verdict, row.signature, row.reason, row.generation
+
+    for generation in (3, 4):
+        ask(infected("Test.Bad"), 3)
+        assert ask(unknown("hung up"), generation) == (
+            Verdict.INFECTED, "Test.Bad", "hung up", 3)
+        assert images.coverage(generation).infected == 1
+        started = images.find(b"i").checked
+        assert images.count_due(Need(generation, started)) == 0, "once in a run"
+        assert images.count_due(Need(generation, started + 1)) == 1
+    assert ask(infected("Test.Other"), 4) == (Verdict.INFECTED, "Test.Other", None, 4)
+    assert ask(CLEAN, 5) == (Verdict.CLEAN, None, None, 5)
+    assert ask(unknown("hung up"), 5) == (Verdict.UNKNOWN, None, "hung up", 5)
+    ask(infected("Test.Bad"), 5)
+    assert ask(unknown("hung up"), 6, (1, 2, 3, 5)) == (Verdict.UNKNOWN, None, "hung up", 6)
+
+
 def test_what_vanished_before_its_scan_is_neither_due_nor_counted(ledger):
     images = ledger.images("s")
     images.record_seen(seen(b"a", b"b"))

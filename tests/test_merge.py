@@ -199,11 +199,10 @@ def test_an_image_that_comes_back_unchanged_is_as_if_it_had_never_gone(scene):
     scene.write(b"b")
     scene.census()
     scene.check_all(CLEAN, 3)
-    os.mkdir(scene.path(b".imagewarden-aside"))
-    os.rename(scene.path(b"a"), scene.path(b".imagewarden-aside/a"))
+    os.rename(scene.path(b"a"), scene.path(b".imagewarden-aside"))
     scene.census()
     assert scene.rows()[b"a"].missing
-    os.rename(scene.path(b".imagewarden-aside/a"), scene.path(b"a"))
+    os.rename(scene.path(b".imagewarden-aside"), scene.path(b"a"))
     scene.census()
     row = scene.rows()[b"a"]
     assert not row.missing

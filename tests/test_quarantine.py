@@ -193,6 +193,26 @@ def test_without_its_directory_it_goes_only_where_an_admin_says(site, fault):
     assert stat.S_IMODE((outside / "a.jpg").stat().st_mode) == 0o640
 
 
+def test_nothing_is_restored_into_a_store_that_is_not_mounted(site):
+    site.write_config(store={"marker": ".mounted"})
+    site.image(".mounted")
+    ticket = take(site, "a.jpg")
+    site.store.rename(site.root / "store elsewhere")
+    site.store.mkdir()
+    ended = site.run("quarantine", "restore", ticket, "--force")
+    assert (ended.status, ended.err.count("\n")) == (1, 1)
+    assert ticket in ended.err
+    assert "marker" in ended.err
+    assert not list(site.store.iterdir())
+    assert len(held(site)) == 1
+
+
+def test_no_directory_is_not_the_one_we_are_in(site):
+    ticket = take(site, "a.jpg")
+    ended = site.run("quarantine", "restore", ticket, "--force", "--dry-run", "--to", "")
+    assert (ended.status, ended.err.count("\n")) == (1, 1)
+
+
 def test_bytes_that_changed_are_not_restored_unless_forced(site):
     site.update()
     ticket = take(site, "a.jpg", HARMLESS)
@@ -338,6 +358,9 @@ def test_two_stores_may_share_one_quarantine(site):
         f'quarantine = "{place(site)}"\n[[store]]'))
     assert [one["ticket"] for one in held(site)] == [ticket]
     assert quarantine(site, "list", "--store", "other")["held"] == []
+    for word in (["show"], ["restore", "--force"], ["delete"]):
+        ended = site.run("quarantine", *word, ticket, "--store", "other")
+        assert (ended.status, "no such ticket" in ended.err) == (1, True), word
     site.update()
     state = site.run("store-status", "--json").json
     assert {one["name"]: one["quarantined"] for one in state["stores"]} == {

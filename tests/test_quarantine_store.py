@@ -709,6 +709,22 @@ def test_the_limit_of_a_run_puts_the_brake_on_until_it_is_released(near):
     assert run(near, [b"x"], 100) == ["taken"]
 
 
+def test_a_release_in_the_middle_of_a_run_gives_that_run_no_more(near):
+    with Tree(near.store) as tree, near.open() as quarantine:
+        intake, results = Intake(quarantine, 2, 10**9), []
+        for name in (b"a", b"b", b"c", b"d"):
+            release(quarantine, "uploads")
+            try:
+                intake.take(tree.parent_of(name), name, near.put(name), FINDING)
+                results.append("taken")
+            except Braked as error:
+                assert "quarantine release" not in str(error), "that was done already"
+                results.append("brake")
+    assert results == ["taken", "taken", "brake", "brake"]
+    assert not braked(near)
+    assert run(near, [b"c"], 2) == ["taken"], "the next run may"
+
+
 @pytest.mark.parametrize("fate", ["held", "deleted", "restored"])
 def test_a_signature_is_counted_over_a_day_whatever_became_of_its_files(near, fate):
     ticket = near.take(b"a", near.put(b"a"))

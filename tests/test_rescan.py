@@ -193,6 +193,15 @@ def test_paths_inside_and_outside_a_store_are_scanned_and_only_the_former_booked
     assert site.coverage()["infected"] == 2
 
 
+def test_a_file_is_counted_once_however_often_it_is_named(site):
+    both(site)
+    (site.root / "link").symlink_to(site.store / "sub")
+    bad = site.store / "sub/bad.jpg"
+    status, result = site.rescan(bad, site.store, site.root / "link", bad, site.store / "sub")
+    assert (status, result["infected_total"], len(result["infected"])) == (4, 1, 1)
+    assert one_store(result)["images"] == 2
+
+
 def test_paths_come_from_stdin_separated_by_nul(site):
     both(site)
     odd = site.image(b"odd\nname \xff.jpg", BAD)
@@ -407,8 +416,8 @@ def test_a_directory_only_root_could_read_is_undone(site):
 
 def test_an_unknown_store_is_wrong_usage(site):
     site.update()
-    for script in ("rescan-store", "store-status"):
-        ended = site.run(script, "--store", "nosuch", "--json")
+    for words in (["rescan-store"], ["rescan-store", site.store], ["store-status"]):
+        ended = site.run(*words, "--store", "nosuch", "--json")
         assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
         assert "nosuch" in ended.err
 
@@ -484,6 +493,25 @@ def test_what_is_over_max_file_size_is_unknown_and_named(site):
     status, result = site.rescan(site.store / "large.jpg")
     assert (status, one_store(result)["full"]) == (3, 0)
     assert "max_file_size" in result["undone"][0]["reason"]
+
+
+def test_an_infected_image_that_is_over_the_limit_now_is_still_told_of(site):
+    site.image("a.jpg")
+    site.image("bad.jpg", BAD + b"." * 2000)
+    site.update()
+    assert site.rescan()[0] == 4
+    site.settings["clamav"]["max_file_size"] = "1K"
+    site.write_config()
+    for _ in range(2):
+        status, result = site.rescan("--action", "quarantine")
+        assert (status, result["infected_total"], result["undone_total"]) == (4, 1, 1)
+        assert result["infected"][0]["action"] == "reported", "nobody confirmed it"
+        assert "max_file_size" in result["undone"][0]["reason"]
+    assert site.coverage()["infected"] == 1
+    site.settings["clamav"]["max_file_size"] = "1M"
+    site.write_config()
+    status, result = site.rescan("--action", "quarantine")
+    assert (status, result["infected"][0]["action"], result["undone"]) == (4, "quarantined", [])
 
 
 def test_young_images_wait_for_the_next_run_and_start_no_engine(site):

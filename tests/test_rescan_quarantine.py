@@ -214,6 +214,14 @@ def test_an_image_with_another_name_stays_and_the_reason_is_told(bad):
     assert in_store(bad) == ["a.jpg", "b.jpg"]
 
 
+def test_what_cannot_be_taken_is_undone_once_though_it_is_met_twice(bad):
+    os.link(bad.store / "b.jpg", bad.root / "another")
+    bad.rescan()
+    status, result = bad.rescan(*TAKE, "--full")
+    assert (status, result["undone_total"], len(result["undone"])) == (4, 1, 1)
+    assert sorted(actions(result).values()) == ["quarantined", "reported"]
+
+
 @pytest.mark.parametrize("paths", [(), ("b.jpg", "sub", "a.jpg")])
 @pytest.mark.parametrize("fault", ["others can enter", "read-only store"])
 def test_where_nothing_can_be_taken_one_line_says_so_and_the_verdicts_are_booked(bad, fault,
@@ -300,6 +308,22 @@ def test_only_the_very_file_that_was_scanned_is_taken(tmp_path, fault):
 
 
 # --- the end of a run, at any moment
+
+
+def test_a_store_whose_only_image_was_just_taken_is_not_one_that_is_not_mounted(site):
+    site.image("b.jpg", BAD)
+    site.update()
+    site.rescan()
+    with closing(sqlite3.connect(f"{site.state}/ledger.sqlite")) as ledger:
+        ledger.execute("CREATE TABLE kept AS SELECT * FROM images")
+        ledger.commit()
+    assert site.rescan(*TAKE)[0] == 4
+    with closing(sqlite3.connect(f"{site.state}/ledger.sqlite")) as ledger:  # as if killed there
+        ledger.execute("INSERT INTO images SELECT * FROM kept")
+        ledger.execute("DROP TABLE kept")
+        ledger.commit()
+    status, result = site.rescan(*TAKE)
+    assert (status, result["stores"][0]["missing"]) == (0, 0), result
 
 
 def test_killed_at_every_file_operation_an_image_is_here_or_there_and_the_next_run_completes(

@@ -31,6 +31,13 @@ def test_before_the_first_job_one_line_says_which_one_to_run(site):
     assert not site.state.exists()
 
 
+def test_an_unknown_store_is_wrong_usage_at_any_time(site):
+    for _ in range(2):
+        ended = site.run("store-status", "--store", "nope", "--json")
+        assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+        site.update()
+
+
 def test_before_the_first_rescan_nothing_counts_as_clean(site):
     site.image("a.jpg")
     site.update()

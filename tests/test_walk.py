@@ -8,8 +8,10 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -129,9 +131,20 @@ def test_names_of_every_kind_can_be_met_and_opened(store):
 
 def test_our_own_drafts_are_not_images(store):
     write(store, b".imagewarden-0123456789abcdef")
-    write(store, b".imagewarden-quarantine/x")
     write(store, b"x.imagewarden-0")
     assert images(store) == [b"x.imagewarden-0"]
+
+
+def test_nothing_hides_behind_the_name_of_a_draft_for_longer_than_a_day(store, monkeypatch):
+    old = write(store, b".imagewarden-shrunk-0123456789abcdef")
+    os.utime(old, (1, 1))
+    write(store, b".imagewarden-d/.imagewarden-x")
+    write(store, b".imagewarden-d/x")
+    assert images(store) == [b".imagewarden-d/x"], "only a file can be a draft"
+    then = time.time() + 86400 + 60
+    monkeypatch.setattr("maintenance.store.walk.time", SimpleNamespace(time=lambda: then))
+    assert images(store) == [b".imagewarden-d/.imagewarden-x", b".imagewarden-d/x",
+                             b".imagewarden-shrunk-0123456789abcdef"]
 
 
 def test_what_the_configuration_excludes_is_not_met(store):

@@ -161,3 +161,22 @@ def spelled_out(paths: Sequence[str]) -> Iterator[str]:
             yield path
         else:  # an unset variable in somebody's script, which must not mean "here"
             raise UsageError('a PATH is empty; "." is the directory one is in')
+
+
+def apart(paths: Sequence[str]) -> Sequence[str]:
+    """Return the paths without those that are met at or below another: nothing counts twice."""
+    found: list[str] = []
+    for real in sorted({os.path.realpath(path) for path in spelled_out(paths)},
+                       key=lambda path: path.split("/")):
+        above = found[-1] if found else None
+        if above is None or not (real + "/").startswith(above.rstrip("/") + "/") or (
+                _device(real) != _device(above)):  # a walk does not go there
+            found.append(real)
+    return found
+
+
+def _device(path: str) -> int | None:
+    try:
+        return os.lstat(path).st_dev  # noqa: PTH116 - as it stands there
+    except OSError:
+        return None

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import groupby, islice
 
 from maintenance.errors import StoreError, UsageError
-from maintenance.jobs.named_paths import Named, NamedPaths, Unreachable, spelled_out
+from maintenance.jobs.named_paths import Named, NamedPaths, Unreachable, apart
 from maintenance.jobs.optimize_report import OptimizeReport, StoreResult
 from maintenance.jobs.optimize_tally import Subject, Tally, Work
 from maintenance.jobs.walking import chosen_stores, opened_tree
@@ -28,7 +28,7 @@ class NamedWork:
         self._context, self._report, self._recipe, self._stack = context, report, recipe, stack
         self._stores = {store.name: store for store in chosen_stores(context)}
         self._named = stack.enter_context(NamedPaths(list(self._stores.values())))
-        self._paths = _apart(context.options.paths)
+        self._paths = apart(context.options.paths)
         self._tallies: dict[str, Tally] = {}
 
     def works(self) -> Sequence[Work]:
@@ -95,13 +95,3 @@ class NamedWork:
             self._report.stores.append(tally.result)
             self._tallies[store.name] = tally
         return self._tallies[store.name]
-
-
-def _apart(paths: Sequence[str]) -> Sequence[str]:
-    """Return the paths without those that lie at or below another."""
-    found: list[str] = []
-    for real in sorted({os.path.realpath(path) for path in spelled_out(paths)},
-                       key=lambda path: path.split("/")):
-        if not found or not (real + "/").startswith(found[-1].rstrip("/") + "/"):
-            found.append(real)
-    return found

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from maintenance.jobs.rescan_report import Infected, RescanReport, StoreResult, Undone
-from maintenance.jobs.taking import Taking
+from maintenance.jobs.taking import Taking, settle
 from maintenance.jobs.walking import walked
 from maintenance.ledger.images import Images
 from maintenance.ledger.rows import ImageRow, Need
@@ -67,6 +67,8 @@ class OpenStore:
         for row in self.images.with_verdict(Verdict.INFECTED, -1):
             report.found(taking.stayed.get(row.path)
                          or Infected(name, show(row.path), row.signature or ""))
+            if row.reason is not None:  # that it is infected is what was known before
+                report.left_undone(Undone(name, show(row.path), row.reason))
         for row in self.images.with_verdict(Verdict.UNKNOWN, -1):
             report.left_undone(Undone(name, show(row.path), row.reason or ""))
 
@@ -75,6 +77,8 @@ def open_store(context: Context, store: Store, quarantine: Quarantine | None,
                report: RescanReport, stack: ExitStack) -> Iterator[OpenStore]:
     """Yield the store as it was just walked; what stands against that is a trouble."""
     with context.going_on(f'store "{store.name}": '):
+        if quarantine is not None:
+            settle(quarantine, context.ledger.images(store.name), store.name)
         found = stack.enter_context(walked(context, store, believe=context.options.accept_missing))
         census, result = found.census, StoreResult(store.name, found.census.images)
         report.stores.append(result)
@@ -83,6 +87,4 @@ def open_store(context: Context, store: Store, quarantine: Quarantine | None,
         if not context.options.dry_run:
             context.ledger.replace_undone("rescan", store.name, census.unread)
         taking = Taking.into(quarantine, context, store, found.images, report)
-        if quarantine is not None:
-            taking.settle(quarantine)
         yield OpenStore(store, found.tree, found.images, census, result, taking)

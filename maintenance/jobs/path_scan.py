@@ -9,7 +9,7 @@ from maintenance.errors import EngineError, QuarantineError
 from maintenance.jobs.engines import Engine, proven_engine
 from maintenance.jobs.generation import on_disk, shown
 from maintenance.jobs.inspection import Desk, GenerationMoved, Inspection, Judged
-from maintenance.jobs.named_paths import Named, NamedPaths, Unreachable
+from maintenance.jobs.named_paths import Named, NamedPaths, Unreachable, apart
 from maintenance.jobs.quarantines import quarantine_of
 from maintenance.jobs.rescan_report import Infected, RescanReport, StoreResult, Undone
 from maintenance.jobs.taking import Taking, wanted
@@ -88,7 +88,7 @@ class _PathScan:
             yield self._again.popleft()
 
     def _reachable(self, paths: Sequence[str]) -> Iterator[Named]:
-        for one in self._paths.files(paths):
+        for one in self._paths.files(apart(paths)):
             if isinstance(one, Unreachable):
                 self._result(one.store)
                 self._report.left_undone(Undone(one.store, one.path, one.reason))

@@ -88,7 +88,7 @@ def _list(context: Context, places: list[Place], report: QuarantineReport) -> No
 def _show(context: Context, places: list[Place], report: QuarantineReport) -> None:
     for ticket in context.options.tickets:
         with context.going_on():
-            where, entry = find_ticket(places, ticket)
+            where, entry = find_ticket(places, ticket, context.options.store)
             report.rows.append(described(
                 entry, f"{show(where.path)}/{entry.image.decode()}"))
 
@@ -96,7 +96,7 @@ def _show(context: Context, places: list[Place], report: QuarantineReport) -> No
 def _delete(context: Context, places: list[Place], report: QuarantineReport) -> None:
     for ticket in context.options.tickets or list(_older(context, places)):
         with context.going_on():
-            where, entry = find_ticket(places, ticket)
+            where, entry = find_ticket(places, ticket, context.options.store)
             store = entry.record.store if entry.record else None
             path = show(entry.record.raw) if entry.record else None
             if not context.options.dry_run:

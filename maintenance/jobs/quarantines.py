@@ -55,11 +55,15 @@ class Place:
     stores: tuple[Store, ...]
 
 
-def find_ticket(places: list[Place], ticket: str) -> tuple[Quarantine, Entry]:
-    """Return a ticket whose file is here, and where; raises QuarantineError."""
+def find_ticket(places: list[Place], ticket: str, store: str | None) -> tuple[Quarantine, Entry]:
+    """Return a ticket whose file is here, and where; raises QuarantineError.
+
+    With ``store`` no other store's is found, though both may lie in one quarantine.
+    """
     for place in places:
         entry = find(place.quarantine.fd, ticket)
-        if entry is not None and entry.state not in GONE:
+        if entry is not None and entry.state not in GONE and (
+                store is None or entry.record is None or entry.record.store == store):
             return place.quarantine, entry
     raise QuarantineError(f"{show(ticket)}: no such ticket")
 

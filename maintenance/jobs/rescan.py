@@ -30,10 +30,10 @@ def rescan(context: Context) -> RescanReport:
     """Bring every image's verdict to the current generation."""
     report = RescanReport()
     context.report = report
+    stores = chosen_stores(context)
     if context.options.paths:
         path_scan.scan_paths(context, report)
         return report
-    stores = chosen_stores(context)
     deadline = Deadline.after(_time_limit(context))
     with ExitStack() as stack:
         occupancy = Occupancy(context, stack)

@@ -14,12 +14,13 @@ from maintenance.errors import (
 from maintenance.jobs.quarantine_report import Done, QuarantineReport
 from maintenance.jobs.quarantines import Place, find_ticket
 from maintenance.jobs.second_look import SecondLook
+from maintenance.jobs.walking import opened_tree
 from maintenance.shell.job import Context
 from maintenance.store import restoring
 from maintenance.store.identity import DIRECTORY
 from maintenance.store.moving import look
 from maintenance.store.quarantine import Held, Quarantine
-from maintenance.store.tree import NotAnImage, Tree
+from maintenance.store.tree import NotAnImage
 from maintenance.text import show
 from maintenance.verdict import Verdict
 
@@ -29,12 +30,15 @@ def restore(context: Context, places: list[Place], report: QuarantineReport) -> 
     with SecondLook(context.config) as engine:
         for ticket in context.options.tickets:
             try:
-                where, entry = find_ticket(places, ticket)
+                where, entry = find_ticket(places, ticket, context.options.store)
                 if entry.record is None:
                     raise QuarantineError(f"{ticket}: its record is damaged ({entry.damaged})")
                 held = Held(ticket, entry.record)
                 done = _restore_one(context, where, held, engine, report)
-            except (QuarantineError, FileChanged, StoreError) as error:
+            except StoreError as error:
+                context.trouble(f"{ticket}: {error}")
+                continue
+            except (QuarantineError, FileChanged) as error:
                 context.trouble(str(error))
                 continue
             report.done(done)
@@ -92,7 +96,7 @@ def _target(context: Context, held: Held) -> Iterator[tuple[int, str]]:
     if store is None:
         raise QuarantineError(f"{held.ticket}: there is no store {show(record.store)} any more;"
                               " restore it elsewhere by --to DIR")
-    with Tree(store.path) as tree:
+    with opened_tree(store) as tree:
         try:
             directory = tree.parent_of(record.raw)
         except (NotAnImage, OSError) as error:
@@ -105,6 +109,7 @@ def _target(context: Context, held: Held) -> Iterator[tuple[int, str]]:
 
 def _open_directory(path: str) -> int:
     try:
-        return os.open(os.path.realpath(path), DIRECTORY)
+        # realpath would take no name at all for the directory we are in.
+        return os.open(os.path.realpath(path) if path else path, DIRECTORY)
     except OSError as error:
         raise ImagewardenError(f"--to {show(path)}: {error.strerror}") from None

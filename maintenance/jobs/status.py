@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from maintenance.errors import Exit, LedgerError, UsageError
+from maintenance.errors import Exit, LedgerError
 from maintenance.jobs.quarantines import holdings, totals
+from maintenance.jobs.walking import chosen_stores
 from maintenance.ledger.generations import Generation
 from maintenance.ledger.rows import Coverage
 from maintenance.settings import Store
@@ -58,13 +59,10 @@ class StatusReport:
 
 def store_status(context: Context) -> StatusReport:
     """Read the ledger, and look into the quarantines."""
+    stores = chosen_stores(context)
     if not context.config.state.is_dir():
         raise LedgerError(f"{show(context.config.state)}: not there yet;"
                           " the first update-definitions makes it")
-    name = context.options.store
-    stores = [store for store in context.config.store if name in {None, store.name}]
-    if not stores:
-        raise UsageError(f"--store {show(name)}: no such store")
     return state_of(context, stores)
 
 

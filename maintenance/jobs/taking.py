@@ -25,6 +25,19 @@ def wanted(context: Context) -> bool:
     return action == "quarantine" and not context.options.dry_run
 
 
+def settle(quarantine: Quarantine, images: Images, store: str) -> None:
+    """Let the rows go of what a run took that was killed before it could say so.
+
+    Before the walk: else a store whose only image was taken looks as if it were not mounted.
+    """
+    known = {row.path: row for row in images.infected()}
+    for held in quarantine.held() if known else ():
+        record, row = held.record, known.get(held.record.raw)
+        if row and (record.store, record.inode, record.size, record.mtime_ns) == (
+                store, *row.stamp[:3]):  # not only the inode: another file may have got it
+            images.forget(row.key, row.stamp)
+
+
 @dataclass(slots=True)
 class Taking:
     """One run and one store. Without a quarantine, whatever is found is only reported."""
@@ -74,7 +87,9 @@ class Taking:
                 self._say_braked(str(brake))
                 action = "brake"
             except (FileChanged, NotTaken, NotAnImage) as why:
-                self.report.left_undone(Undone(self.store.name, show(path), f"not taken: {why}"))
+                if path not in self.stayed:  # else it was met before in this run
+                    self.report.left_undone(
+                        Undone(self.store.name, show(path), f"not taken: {why}"))
             except QuarantineError as error:
                 self._lose(str(error))
         met = Infected(self.store.name, show(path), signature, action, ticket)
@@ -92,20 +107,12 @@ class Taking:
                 if met is not None and met.ticket is not None:
                     self.report.found(met)
 
-    def settle(self, quarantine: Quarantine) -> None:
-        """Let the rows go of what a run took that was killed before it could say so."""
-        gone = {row.path: row for row in self.images.infected_missing()}
-        for held in quarantine.held() if gone else ():
-            record, row = held.record, gone.get(held.record.raw)
-            if row and (record.store, record.inode) == (self.store.name, row.stamp[0]):
-                self.images.forget(row.key, row.stamp)
-
     def conclude(self) -> None:
         """Say it when the last image that was taken has put the brake on."""
         if self.intake is not None and self.taken and not self._braked:
             brake = brake_of(self.intake.quarantine, self.store.name)
             if brake.on:
-                self._say_braked(f"brake {brake}")
+                self._say_braked(brake.told(self.store.name))
 
     def _take(self, tree: Tree, path: bytes, scanned: Stamp, signature: str, intake: Intake) -> str:
         fd = tree.open(path)
@@ -129,9 +136,6 @@ class Taking:
         self.intake = None
         self.context.trouble(f'store "{self.store.name}": {why}; infected images are only reported')
 
-    def _say_braked(self, brake: str) -> None:
+    def _say_braked(self, why: str) -> None:
         self._braked = True
-        name = self.store.name
-        self.report.notices.append(
-            f"{show(name)}: {brake}; nothing is taken until: quarantine release --store"
-            f" {show(name)}")
+        self.report.notices.append(f"{show(self.store.name)}: {why}")

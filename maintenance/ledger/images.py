@@ -16,6 +16,8 @@ from maintenance.verdict import Verdict
 PAGE = 1000
 _INSERT = insert(images)
 _EXCLUDED = _INSERT.excluded  # the values an upsert came with
+_STILL_INFECTED = sa.and_(images.c.verdict == "infected", _EXCLUDED["verdict"] == "unknown",
+                          *(images.c[name] == _EXCLUDED[name] for name in STAMP))
 _FORGET = {name: None for name in ("verdict", "signature", "reason", "generation", "checked",
                                    "full_checked")}
 
@@ -72,10 +74,10 @@ class Images:
         return self._rows(self._mine, images.c.verdict == verdict.value,
                           images.c.missing_since.is_(None), order=(images.c.key,), limit=limit)
 
-    def infected_missing(self) -> Sequence[ImageRow]:
-        """Return infected images that are in the store no longer."""
+    def infected(self) -> Sequence[ImageRow]:
+        """Return every image that was found infected, also those that are there no longer."""
         return self._rows(self._mine, images.c.verdict == Verdict.INFECTED.value,
-                          images.c.missing_since.is_not(None), order=(images.c.key,), limit=-1)
+                          order=(images.c.key,), limit=-1)
 
     def forget(self, key: bytes, stamp: Stamp) -> None:
         """Drop the row of a file that was taken out of the store, not that of a successor."""
@@ -121,17 +123,24 @@ class Images:
                                                       set_=values), part)
 
     def record_answers(self, answers: Iterable[Asked], generation: int) -> None:
-        """Book verdicts of full scans under ``generation``, in one transaction."""
+        """Book verdicts of full scans under ``generation``, in one transaction.
+
+        An unchanged infected image about which nobody could say anything stays
+        infected, as it was found and with the reason: it is asked about again.
+        """
         now = time.time()
         rows = [{**_stamped(one.stamp), "store": self._store, "key": one.key,
                  "verdict": one.answer.verdict.value, "signature": one.answer.signature,
                  "reason": one.answer.reason, "generation": generation, "checked": now,
                  "full_checked": now, "missing_since": None} for one in answers]
         if rows:
-            values = {name: _EXCLUDED[name] for name in (*STAMP, *_FORGET, "missing_since")}
+            kept = {name: sa.case((_STILL_INFECTED, images.c[name]), else_=_EXCLUDED[name])
+                    for name in ("verdict", "signature", "generation", "full_checked")}
+            fresh = {name: _EXCLUDED[name]
+                     for name in (*STAMP, "reason", "checked", "missing_since")}
             with self._engine.begin() as connection:
                 connection.execute(_INSERT.on_conflict_do_update(
-                    index_elements=["store", "key"], set_=values), rows)
+                    index_elements=["store", "key"], set_={**kept, **fresh}), rows)
 
     def count(self, *conditions: sa.ColumnElement[bool]) -> int:
         """Return how many rows of this store meet all ``conditions``."""
@@ -151,7 +160,8 @@ def _due(need: Need) -> sa.ColumnElement[bool]:
 
 
 def _again(need: Need) -> sa.ColumnElement[bool]:
-    stale = (images.c.verdict == "unknown") | (images.c.generation != need.generation)
+    stale = (images.c.verdict == "unknown") | images.c.reason.is_not(None) | (
+        images.c.generation != need.generation)
     asked = images.c.checked < need.started
     return asked if need.full else asked & stale
 

@@ -33,8 +33,10 @@ class Brake(msgspec.Struct, frozen=True, kw_only=True):
         """Tell whether it is on."""
         return bool(self.why)
 
-    def __str__(self) -> str:
-        return f"on since {iso(self.since)}: {self.why}"
+    def told(self, store: str) -> str:
+        """Return why nothing is taken, and what ends that."""
+        return (f"brake on since {iso(self.since)}: {self.why}; nothing is taken until:"
+                f" quarantine release --store {show(store)}")
 
 
 def brake_of(quarantine: Quarantine, store: str) -> Brake:
@@ -86,11 +88,14 @@ class Intake:
     def _refuse(self, finding: Finding) -> None:
         """Raise Braked when the brake is on, or has to be."""
         brake = brake_of(self.quarantine, finding.store)
+        if not brake.on and self.taken and self.taken >= self.limit:
+            raise Braked(f"this run took {self.taken} images, and no more though the brake was"
+                         " released meanwhile")
         if not brake.on and finding.signature not in self._met:
             self._met.add(finding.signature)
             brake = self._reached(finding)
         if brake.on:
-            raise Braked(f"brake {brake}")
+            raise Braked(brake.told(finding.store))
 
     def _reached(self, finding: Finding) -> Brake:
         """Put the brake on where the limit is reached; return it."""

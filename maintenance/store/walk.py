@@ -2,12 +2,14 @@
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from maintenance.store.identity import DIRECTORY, DRAFT, Stamp, path_of, stamp
 
 DEEPEST = 200  # directories: each being visited holds a descriptor, and there are 1024
+WORKED_ON = 86400.0  # seconds at most, that a job keeps an unfinished file
 Excluded = Callable[[bytes], bool]  # by path inside the store; a directory's also with "/"
 
 
@@ -44,7 +46,8 @@ def walk(root: int, excluded: Excluded = lambda path: False,
     Every level is opened without following links, so a directory swapped for a
     link in the middle of the walk leads nowhere. Other file systems mounted
     below are not entered. Memory: the names of the directories being visited.
-    ``draft`` is called with what has the name of an unfinished file of ours.
+    ``draft`` is called with what has the name of an unfinished file of ours; it is
+    met only when it is too old to be one, or no file.
     """
     device = os.fstat(root).st_dev
     levels: list[_Level] = []
@@ -54,10 +57,12 @@ def walk(root: int, excluded: Excluded = lambda path: False,
             name = next(levels[-1].names, None)
             if name is None:
                 os.close(levels.pop().fd)
-            elif name.startswith(DRAFT):
-                draft(levels[-1].fd, name)
-            else:
+            elif not name.startswith(DRAFT):
                 yield from _entry(levels, name, device, excluded)
+            else:
+                draft(levels[-1].fd, name)
+                if not _unfinished(levels[-1].fd, name):
+                    yield from _entry(levels, name, device, excluded)
     finally:
         for level in levels:
             os.close(level.fd)
@@ -67,7 +72,7 @@ def meets(path: bytes, excluded: Excluded) -> bool:
     """Tell whether a walk would come to a file at ``path``."""
     names = path.split(b"/")
     above = [b"/".join(names[:depth]) for depth in range(1, len(names))]
-    return (not any(name.startswith(DRAFT) for name in names)
+    return (not names[-1].startswith(DRAFT)
             and not any(excluded(one) or excluded(one + b"/") for one in above)
             and not excluded(path))
 
@@ -79,6 +84,18 @@ class _Level:
     fd: int
     prefix: bytes  # of the keys in it
     names: Iterator[bytes]
+
+
+def _unfinished(directory: int, name: bytes) -> bool:
+    """Tell whether it may be a file that a job of ours is at work on.
+
+    Anybody can choose such a name: nothing hides behind it for longer than a day.
+    """
+    try:
+        info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return False  # gone, or for the next look to tell
+    return stat.S_ISREG(info.st_mode) and abs(time.time() - info.st_ctime) < WORKED_ON
 
 
 def _enter(levels: list[_Level], fd: int, key: bytes) -> Iterator[Met]:
