@@ -630,9 +630,8 @@ def test_a_busy_host_is_waited_for_and_a_signal_ends_the_wait(site):
         status, result = optimize(site, "--time-limit", "1s", wrap=busy.wrap)
         assert (status, counts(result)) == (0, {"left": 1})
         with started([*busy.wrap, *site.command("optimize-images", "--json")]) as job:
-            wait_until(lambda: (site.root / "logs/optimize.log").exists()
-                       and site.coverage()["images"] == 1)
-            time.sleep(0.5)
+            log = site.root / "logs/optimize.log"
+            wait_until(lambda: log.read_text().count("waiting") == 2)
             job.terminate()
             out, _ = job.communicate(timeout=20)
         assert (job.returncode, counts(json.loads(out))) == (143, {"left": 1})

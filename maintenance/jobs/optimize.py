@@ -110,7 +110,7 @@ def _hours(context: Context) -> WorkingHours:
     deadline = Deadline.after(options.time_limit or 0)
     if options.now:
         return WorkingHours(Window(""), 0, deadline)
-    return WorkingHours(Window(settings.window), settings.max_load, deadline)
+    return WorkingHours(Window(settings.window), settings.max_load, deadline, context.log.info)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ class WorkingHours:
     window: Window
     max_load: float  # 1-minute load per core; 0: any
     deadline: Deadline
+    say: Callable[[str], None] = lambda line: None  # told when a wait begins
 
     @property
     def over(self) -> bool:
@@ -25,8 +26,12 @@ class WorkingHours:
 
     def wait(self, load: Callable[[], float] = load_per_core) -> bool:
         """Wait while the host is busy; False when work has to end, waiting included."""
+        waits = False
         while not self.over:
             if not self.max_load or load() <= self.max_load:
                 return True
+            if not waits:
+                self.say(f"the load is above {self.max_load:g} a core: waiting")
+                waits = True
             time.sleep(PAUSE)
         return False
