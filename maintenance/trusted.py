@@ -49,7 +49,8 @@ def _way(file: str) -> Iterator[tuple[Path, os.stat_result]]:
     Resolving first and looking at the result would miss a symlink in the middle
     that somebody else can turn round.
     """
-    here, pending = Path("/"), [*reversed((Path.cwd() / file).parts[1:])]
+    # Asks for the working directory, which may have been deleted, only where it is needed.
+    here, pending = Path("/"), [*reversed(Path(file).absolute().parts[1:])]
     yield here, here.lstat()
     while pending:
         name = pending.pop()

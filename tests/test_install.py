@@ -119,6 +119,14 @@ class TestTheFirst:
         said = host.run(python, "-c", "import maintenance; print(maintenance.__file__)", check=True)
         assert said.out.strip() == f"{LIBRARY}/{current(host)}/maintenance/__init__.py"
 
+    def test_it_still_does_when_setup_has_made_the_environment_anew(self, host):
+        shutil.rmtree(host.path(LIBRARY) / current(host) / ".venv")
+        broken = host.run("/usr/local/sbin/imagewarden-store-status")
+        assert broken.status == 1
+        host.run(broken.err.strip().rpartition(": run ")[2], check=True)
+        host.run(f"{LIBRARY}/current/.venv/bin/python3", "-c", "import maintenance", check=True)
+        assert set(host.steps().values()) == {"unchanged"}
+
     def test_the_configuration_names_the_stores_owner_and_a_quarantine_beside_it(self, host):
         file = host.path("/etc/imagewarden.toml")
         assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode)) == (0, 0o644)
@@ -367,6 +375,13 @@ class TestUninstall:
         assert {steps[name] for name in KEPT} == {"unchanged"}
         assert host.path("/etc/imagewarden.toml").read_text() == before
 
+    def test_with_another_prefix_it_takes_nothing_of_this_one_away(self, host):
+        before = host.tree()
+        ended = host.install("--uninstall", "--prefix", "/usr/local/other", check=True)
+        assert {line.split()[0] for line in lines(ended)} == {"kept"}
+        assert {name: facts for name, facts in host.tree().items()
+                if not name.startswith("/usr/local/other")} == before
+
     def test_the_installed_script_removes_itself(self, host):
         host.run("/usr/local/sbin/imagewarden-install", "--uninstall", check=True)
         assert not host.path(LIBRARY).exists()
@@ -379,6 +394,16 @@ class TestUninstall:
         assert "/srv/.quarantine-uploads (quarantine, 1 images held)" in ended.out
         after = plain(host.tree())
         assert set(after) - set(plain(first["bare"])) == {"/srv/uploads/a.jpg"}
+
+    def test_purge_does_not_call_removed_what_a_link_leads_to(self, host):
+        state, there = host.path("/var/lib/imagewarden"), host.path("/srv/state")
+        state.rename(there)
+        state.symlink_to("/srv/state")
+        assert host.steps()["/var/lib/imagewarden"] == "kept"
+        ended = host.install("--purge", check=True)
+        assert ("kept      /var/lib/imagewarden (state: a link to /srv/state; remove it yourself)"
+                in lines(ended))
+        assert there.is_dir()
 
     @pytest.mark.parametrize(("setting", "value"), [
         ("state", "/srv"), ("state", "/srv/uploads/state"), ("logs", "/var/lib"),
@@ -483,6 +508,13 @@ class TestRefusals:
             assert (ended.status, ended.out) == (1, "")
             assert ended.err.startswith("install: /etc/imagewarden.toml: Invalid value")
         assert host.tree() == before
+
+    def test_a_setting_whose_file_is_not_there_is_one_line(self, host):
+        file = host.path("/etc/imagewarden.toml")
+        file.write_text(file.read_text().replace('"/var/lib/imagewarden"', '"@/no/such"'))
+        ended = host.install()
+        assert (ended.status, ended.err) == (
+            1, "install: /etc/imagewarden.toml: /no/such: No such file or directory\n")
 
     def test_a_plain_user_is_told_that_it_needs_root(self, bare):
         nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",

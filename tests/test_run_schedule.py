@@ -164,6 +164,16 @@ def test_a_job_gets_configuration_time_zone_and_loudness_and_no_secrets(stage, m
     assert "definitions starts" in [json.loads(line)["message"] for line in lines]
 
 
+def test_a_configuration_that_the_environment_names_relative_to_us_is_the_jobs_too(stage):
+    there = stage(definitions='echo "$@" >$0.said; echo up >>$0.said')
+    environment = {"PATH": "/usr/bin:/bin", "IMAGEWARDEN_CONFIG": there.site.config.name}
+    with subprocess.Popen([there.bin / "run-schedule"], cwd=there.site.root,
+                          env=environment) as process:
+        there.until_up("definitions")
+        process.terminate()
+    assert there.said("definitions")[-3:] == ["--config", str(there.site.config), "up"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_told_to_end_it_tells_its_jobs_and_waits_for_them(stage, number):
     there = stage(definitions=WAITS, rescan=WAITS)

@@ -179,6 +179,15 @@ def test_the_configuration_may_come_from_the_environment(site):
     assert str(site.state).encode() in ran.stdout
 
 
+def test_from_a_directory_that_was_deleted_it_works(site, tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    argv = ["sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', gone,
+            *site.command("update-definitions", "--no-rescan")]
+    ran = subprocess.run(argv, check=False, capture_output=True, env=ENVIRONMENT)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
 # --- state, log, lock
 
 

@@ -156,6 +156,17 @@ def test_while_zabbix_is_away_it_fails_in_one_line_and_loses_nothing(site, peer)
     assert outbox(site) == {"waiting": 0, "set_aside": 0, "oldest": None}
 
 
+def test_what_is_too_old_is_dropped_and_said_also_while_zabbix_is_away(site):
+    point_at(site, closed_port(), timeout="1s")
+    site.run("send-checks")
+    with sqlite3.connect(site.state / "ledger.sqlite") as ledger:
+        ledger.execute("UPDATE outbox SET clock = clock - 31 * 86400")
+    ledger.close()
+    ended = site.run("send-checks")
+    assert "2 values dropped that Zabbix never took" in ended.err
+    assert (ended.status, outbox(site)["waiting"]) == (1, 2)
+
+
 def test_a_server_that_takes_nothing_is_a_failure_and_nothing_is_lost(site):
     with Trapper(refuses_all) as server:
         point_at(site, server.address)

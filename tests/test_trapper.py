@@ -18,7 +18,7 @@ from maintenance.monitoring.zabbix import Zabbix
 from maintenance.settings import Zabbix as Settings
 from maintenance.times import Deadline
 from maintenance.units import Timeout
-from tests.trappers import Trapper, packet, refuses_all, takes
+from tests.trappers import Trapper, lacks, packet, refuses_all, takes
 
 VALUES = [Value("web1", "imagewarden.state", f'{{"at": {at}}}', 1700000000, at) for at in range(3)]
 MARGIN = 10.0  # seconds: for a busy machine; what waits too long waits far longer
@@ -165,6 +165,32 @@ def test_the_first_server_that_answers_has_it_all(first):
         assert str(zabbix.answered) == good.address
     assert len(bad.requests) == 1, "the second time it is not asked again"
     assert len(good.requests) == 2
+
+
+def test_a_server_that_takes_nothing_leaves_it_to_one_that_does():
+    with Trapper(refuses_all) as bad, Trapper(takes) as good:
+        zabbix = Zabbix(Settings(servers=(bad.address, good.address), timeout=Timeout(6)))
+        assert [zabbix.send(VALUES, FOR_EVER) for _ in range(2)] == [3, 3]
+        assert str(zabbix.answered) == good.address
+    assert (len(bad.requests), len(good.requests)) == (1, 2)
+
+
+def test_what_the_taker_refuses_no_other_server_is_asked_for():
+    with Trapper(lacks("missing")) as first, Trapper(takes) as second:
+        zabbix = Zabbix(Settings(servers=(first.address, second.address), timeout=Timeout(6)))
+        assert zabbix.send(VALUES, FOR_EVER) == 3
+        assert zabbix.send([Value("web1", "missing", "x", 1, 1)], FOR_EVER) == 0
+        assert str(zabbix.answered) == first.address
+    assert second.requests == []
+
+
+@pytest.mark.parametrize("second", [refuses_all, silence])
+def test_where_all_that_answer_take_nothing_the_first_of_them_counts(second):
+    with Trapper(refuses_all) as first, Trapper(second) as other:
+        zabbix = Zabbix(Settings(servers=(first.address, other.address), timeout=Timeout(2)))
+        assert [zabbix.send(VALUES, FOR_EVER) for _ in range(2)] == [0, 0]
+        assert str(zabbix.answered) == first.address
+    assert second is refuses_all or len(other.requests) == 1, "it is not waited for again"
 
 
 @pytest.mark.parametrize(("text", "host", "port"), [

@@ -22,7 +22,7 @@ from tests.processes import (
     named,
     started,
 )
-from tests.site import BAD, LATER, body_signature, wait_until
+from tests.site import BAD, BIN, LATER, body_signature, wait_until
 
 pytestmark = pytest.mark.server
 
@@ -300,6 +300,14 @@ def test_with_wait_the_rescan_is_part_of_the_result(site):
     (site.store / "bad.jpg").unlink()
     again = site.run("update-definitions", "--wait", "--json")
     assert (again.status, again.json["rescan"]["outcome"]) == (0, "done"), "--wait always rescans"
+
+
+def test_the_rescan_finds_a_configuration_that_the_environment_names_relative_to_us(site):
+    environment = {"PATH": "/usr/bin:/bin", "IMAGEWARDEN_CONFIG": site.config.name}
+    ran = subprocess.run([BIN / "update-definitions", "--wait", "--json"], cwd=site.root,
+                         env=environment, check=False, capture_output=True)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert json.loads(ran.stdout)["rescan"]["outcome"] == "done"
 
 
 def test_waiting_for_a_rescan_that_may_not_run_is_75(site):

@@ -56,6 +56,7 @@ def _send(context: Context, rules: Mapping[str, str], report: ChecksReport) -> N
     try:
         with delivery(context, turn, Deadline.after(AT_ONCE)) as outgoing:
             try:
+                outgoing.bound()  # first: while Zabbix is away there is no second step
                 report.discovery = _discover(context, rules, before, outgoing)
                 outgoing.run()
             finally:

@@ -18,7 +18,7 @@ class NextRescan:
         """Make it ready, with our own configuration."""
         command: list[str | Path] = [context.script.parent / "rescan-store", "--json"]
         if context.config_path is not None:
-            command += ["--config", Path.cwd() / context.config_path]
+            command += ["--config", context.config_path]
         self._successor = Successor(command)
 
     def follow(self, context: Context, report: DefinitionsReport) -> None:

@@ -166,7 +166,7 @@ def command(context: Context, name: str) -> list[str]:
     words = [str(script_of(context, name)), "--json", "--log-format", options.log_format]
     words += ["--verbose"] if options.verbose else ["--quiet"] if options.quiet else []
     if context.config_path is not None:
-        words += ["--config", str(Path.cwd() / context.config_path)]
+        words += ["--config", context.config_path]
     return words
 
 

@@ -43,12 +43,16 @@ class Delivery:
         the server said that it has taken it: one sent twice, because we died in
         between, has the same clock and nanoseconds and does no harm.
         """
-        self.dropped = self.outbox.trim(time.time() - OLDEST, MOST)
+        self.bound()
         try:
             self._run()
         except MonitoringError:
             if not (self.sent and self.until.passed):  # else it was but cut short
                 raise
+
+    def bound(self) -> None:
+        """Drop what is too old or too much, whether or not anybody takes the rest."""
+        self.dropped += self.outbox.trim(time.time() - OLDEST, MOST)
 
     def _run(self) -> None:
         after = 0

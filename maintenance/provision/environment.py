@@ -54,6 +54,9 @@ class Environment:
             # The order matters: scripts look at this stamp, nothing else.
             self._stamp("requirements.lock").unlink(missing_ok=True)
             console.run([interpreter.path, "-I", "-m", "venv", "--clear", self.directory])
+            for packages in self.directory.glob("lib/python3*/site-packages"):
+                # So that an application can import the package with this Python.
+                (packages / "imagewarden.pth").write_text(f"{self.checkout}\n", encoding="utf-8")
             self._install("requirements.lock", console)
         if tests and not self._holds("tests/requirements.lock"):
             console.say("adding what the tests need")

@@ -75,7 +75,7 @@ def install(host: Host) -> None:
     for line in aftercare.hand_over():
         host.journal.leave(line)
     if not host.given.dry_run:
-        for line in aftercare.examined(host.scripts.directory / "imagewarden-doctor", host.config):
+        for line in aftercare.examined(host.scripts.current / "bin" / "doctor", host.config):
             host.journal.leave(line)
 
 

@@ -57,6 +57,8 @@ def read(path: Path, interpreter: Interpreter) -> Known:
         raise ToolError(f"{show(path)}: {show(table)}")
     try:
         return _understood(table)
+    except OSError as error:
+        raise ToolError(f"{show(path)}: {show(str(error.filename))}: {error.strerror}") from None
     except (KeyError, TypeError, AttributeError, ValueError):
         raise ToolError(f"{show(path)}: not understood: see show-config --check") from None
 

@@ -32,7 +32,8 @@ class Place:
                        do=lambda: self._make(user))
             return
         if not stat.S_ISDIR(info.st_mode):
-            yield Step("kept", str(self.path), "it is no directory")
+            yield Step("kept", str(self.path), "a link: yours stays"
+                       if self.path.is_dir() else "it is no directory")
         elif info.st_uid == 0 != user.pw_uid and not os.listdir(self.path):
             yield Step("updated", str(self.path), f"{user.pw_name}, {self.mode:04o}",
                        do=lambda: self._give(user))

@@ -130,9 +130,6 @@ def make(source: Path, target: Path, interpreter: Interpreter, console: Console)
         copy.chmod(0o755 if _runs(name) else 0o644)
     environment = Environment(target)
     environment.build(interpreter, console)
-    for packages in environment.directory.glob("lib/python3*/site-packages"):
-        # So that an application can import the package with this Python.
-        (packages / "imagewarden.pth").write_text(f"{target}\n", encoding="utf-8")
     # Now, because the jobs' user may not write here; a failure costs only speed.
     run([environment.python, "-I", "-m", "compileall", "-q", target / "maintenance"], None)
 

@@ -39,8 +39,8 @@ class Removal:
         """Take away what install has put there, in the order that starts nothing half."""
         yield from timetable.withdraw(self.offers)
         yield from self.scripts.withdraw()
-        yield from confinement.withdraw()
-        if self.library.is_dir():
+        if self.library.is_dir():  # else the rules are those of an install with another prefix
+            yield from confinement.withdraw()
             yield Step("removed", str(self.library), "code and Python packages",
                        do=lambda: _remove(self.library))
 
@@ -83,6 +83,8 @@ def _purged(what: str, path: Path, known: Known) -> Iterator[Step]:
 def _reason_to_keep(path: Path, known: Known) -> str:
     """Say why a directory that the configuration names may hold more than what is ours."""
     real = os.path.realpath(path)
+    if path.is_symlink():
+        return f"a link to {real}"
     homes = [user.pw_dir for user in pwd.getpwall()]
     for other in (*known.stores.values(), *homes):
         there = os.path.realpath(other)

@@ -55,7 +55,7 @@ class Context:
     log: logging.Logger
     progress: Progress
     script: Path  # as started, links resolved: its neighbours are the other scripts
-    config_path: str | None
+    config_path: str | None  # absolute; None: the usual one
     troubles: list[str] = field(default_factory=list)  # each makes the run a failed one
     run_generation: int | None = None  # what a completed rescan brought the stores to
     account: Account | None = None  # whom a job started by root becomes

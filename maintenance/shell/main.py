@@ -59,7 +59,10 @@ def _context(job: Job, chosen: argparse.Namespace, log: logging.Logger) -> Conte
         config, host = cast(Config, part), socket.gethostname()
     bars = sys.stderr.isatty() and not chosen.quiet and not chosen.json
     script = Path(os.path.realpath(sys.argv[0]))
-    return Context(config, host, chosen, log, Progress(bars), script, chosen.config)
+    # For the scripts that we start elsewhere: both may be relative to where we were started.
+    named = chosen.config or os.environ.get(configuration.VARIABLE)
+    where = str(Path(named).absolute()) if named else None
+    return Context(config, host, chosen, log, Progress(bars), script, where)
 
 
 def _level(chosen: argparse.Namespace) -> int:
