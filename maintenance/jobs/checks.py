@@ -36,7 +36,9 @@ def checks(context: Context) -> ChecksReport:
     if not context.config.zabbix.servers and not options.print:
         return report
     state = state_of(context, context.config.store).members()
-    text = json.dumps({"host": context.host, "started": iso(now), **state}, ensure_ascii=False)
+    text = json.dumps({"job": "store-status", "outcome": "done", "started": iso(now),
+                       "seconds": round(time.time() - now, 3), "host": context.host, **state},
+                      ensure_ascii=False)
     rules = discovery.rules(state)
     if options.dry_run:
         report.form = options.print
