@@ -6,7 +6,6 @@ import pwd
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +18,6 @@ CRONTAB = (CRON / "imagewarden.crontab").read_text()
 LINE = re.compile(r"^((?:\S+ +){4}\S+) +(\w+) +/usr/local/sbin/imagewarden-(\S+)(.*)$", re.M)
 LINES = {match[3]: match for match in LINE.finditer(CRONTAB)}
 SCRIPTS = ["update-definitions", "rescan-store", "optimize-images", "send-checks"]
-THERE = [script for script in SCRIPTS if (BIN / script).exists()]
 UNITS = sorted((CRON / "systemd").iterdir())
 USER = "www-data"
 needs_root = [pytest.mark.may_skip("only root can run cron"),
@@ -28,12 +26,15 @@ needs_root = [pytest.mark.may_skip("only root can run cron"),
 
 @pytest.fixture
 def links(tmp_path):
-    """The scripts as a host has them; one that does not exist yet is a stand-in."""
-    directory = tmp_path / "sbin"
+    """The scripts as a host has them."""
+    return links_in(tmp_path / "sbin", BIN)
+
+
+def links_in(directory, scripts):
+    """Make links to ``scripts`` as install does."""
     directory.mkdir()
     for script in SCRIPTS:
-        there = BIN / script if script in THERE else Path("/bin/true")
-        (directory / f"imagewarden-{script}").symlink_to(there)
+        (directory / f"imagewarden-{script}").symlink_to(scripts / script)
     return directory
 
 
@@ -92,7 +93,7 @@ def test_install_gives_each_host_a_minute_of_its_own_and_always_the_same(tmp_pat
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("script", THERE)
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_every_line_works_in_crons_environment(site, links, script):
     """Once as it is written."""
     site.image("bad.jpg", BAD)
@@ -128,13 +129,17 @@ class Cron:
         directory.mkdir(mode=0o755)
         (directory / "imagewarden").write_text(crontab)
         (directory / "imagewarden").chmod(0o644)
-        tools, spool = tmp_path / "tools", tmp_path / "spool"
+        # Where the checkout lies may be closed to the jobs' user: here it is not.
+        self.checkout, tools, spool = (tmp_path / name for name in ("checkout", "tools", "spool"))
+        self.checkout.mkdir(mode=0o755)
+        self.checkout.chmod(0o755)
         (spool / "crontabs").mkdir(parents=True)
         tools.mkdir()
         (tools / "sendmail").write_text(f"#!/bin/sh\nexec cat >{self.mail}/$$\n")
         (tools / "sendmail").chmod(0o755)
         self.namespace = Namespace(
             f"mount --make-rprivate / && mount --bind {directory} /etc/cron.d &&"
+            f" mount --bind {BIN.parent} {self.checkout} &&"
             f" mount --bind {spool} /var/spool/cron && mount --bind /dev/null /etc/crontab &&"
             f" mount -t tmpfs tmpfs /run && mount -t overlay overlay"
             f" -o lowerdir={tools}:/usr/sbin /usr/sbin")
@@ -187,7 +192,7 @@ class TestCron:
     pytestmark = needs_root
 
     def test_cron_starts_the_jobs_as_the_column_says_and_mails_what_was_found(
-            self, site, links, tmp_path, column):
+            self, site, tmp_path, column):
         site.image("bad.jpg", BAD)
         site.image("good.jpg")
         theirs(site)
@@ -195,6 +200,7 @@ class TestCron:
         site.write_config()
         site.update()
         quiet_logs(site)
+        links = links_in(tmp_path / "all", tmp_path / "checkout/bin")
         crontab = every_minute(rendered(CRONTAB, links, site), column)
         with Cron(tmp_path, "2026-03-10 12:00:57", crontab) as cron:
             wait_until(lambda: finished(site, "definitions", "rescan"), 90)
