@@ -23,6 +23,7 @@ from maintenance.provision import packages
 from maintenance.provision.console import Console
 from maintenance.provision.interpreter import Interpreter, choose
 
+pytestmark = pytest.mark.server
 ROOT = Path(__file__).resolve().parents[1]
 NOBODY = 65534
 SYSTEM = choose()
@@ -32,7 +33,7 @@ NEEDED = [*packages.RUNTIME, *SYSTEM.venv_package]
 @pytest.fixture
 def place():
     """A directory that every user can reach."""
-    directory = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    directory = Path(tempfile.mkdtemp())
     directory.chmod(0o755)
     yield directory
     shutil.rmtree(directory)

@@ -47,7 +47,7 @@ class Zabbix:
 
     def __init__(self) -> None:
         # Short, for sockets; not pytest's own, which only its user can enter.
-        self.place = Path(tempfile.mkdtemp(prefix="zbx-", dir="/var/tmp"))
+        self.place = Path(tempfile.mkdtemp(prefix="zbx-"))
         self.port, self._web = unused_port(), unused_port()
         self._ending = ExitStack()
         self._server: subprocess.Popen | None = None

@@ -12,10 +12,20 @@ from maintenance.clamav.connection import Clamd
 from maintenance.clamav.private import memory_of, private_engine
 from maintenance.clamav.session import MOST
 from maintenance.errors import EngineError
-from maintenance.jobs.generation import Definitions, scan_options, uses_system_engine
+from maintenance.jobs.generation import (
+    Definitions,
+    on_disk,
+    scan_options,
+    uses_system_engine,
+)
 from maintenance.settings import Config
 
+LOADS = 3  # of definitions that are written anew meanwhile
 SPARE = 1.5  # times what an engine takes has to be available
+
+
+class DefinitionsMoved(EngineError):
+    """The definitions became others while an engine loaded them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +41,27 @@ class Engine:
 
 @contextmanager
 def proven_engine(config: Config, definitions: Definitions) -> Iterator[Engine]:
-    """Yield an engine that has loaded exactly ``definitions``; raises EngineError."""
+    """Yield an engine that has loaded exactly ``definitions``; raises EngineError.
+
+    DefinitionsMoved: what is on disk is something else by now.
+    """
     if uses_system_engine(config):
         yield _system(config, definitions)
         return
     lacking = lacks_memory(definitions)
     if lacking is not None:
         raise EngineError(lacking)
-    with private_engine(definitions.directory, definitions.content,
-                        scan_options(config)) as clamd:
-        if not definitions.stand_still():
-            raise EngineError("the definitions changed while our clamd loaded them; run it again")
-        yield Engine(clamd, config.rescan.in_flight or MOST, None, False, lambda: True)
+    for _ in range(LOADS):
+        with private_engine(definitions.directory, definitions.content,
+                            scan_options(config)) as clamd:
+            if definitions.stand_still():
+                yield Engine(clamd, config.rescan.in_flight or MOST, None, False, lambda: True)
+                return
+        found = on_disk(config)
+        if found.fingerprint != definitions.fingerprint:
+            break
+        definitions = found  # freshclam wrote the same once more, maybe while clamd read it
+    raise DefinitionsMoved("the definitions changed while our clamd loaded them; run it again")
 
 
 def lacks_memory(definitions: Definitions) -> str | None:

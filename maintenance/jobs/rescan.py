@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from maintenance.errors import EngineError
 from maintenance.jobs import path_scan
-from maintenance.jobs.engines import Engine, proven_engine
+from maintenance.jobs.engines import DefinitionsMoved, Engine, proven_engine
 from maintenance.jobs.generation import Definitions, on_disk, shown
 from maintenance.jobs.inspection import GenerationMoved
 from maintenance.jobs.occupancy import Occupancy
@@ -85,6 +85,9 @@ def _serve(context: Context, opened: Sequence[OpenStore], definitions: Definitio
                 report.hidden_limits = engine.hides_limits
                 if _ask(context, opened, engine, need, deadline, report) is None:
                     return
+        except DefinitionsMoved as moved:
+            context.log.info("%s", moved)
+            return  # to what is there now
         except EngineError as error:
             if report.canary is None:  # there was none to begin with
                 raise
