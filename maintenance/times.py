@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
+DAY = 86400.0  # seconds
 
 def iso(epoch: float | None) -> str | None:
     """Return an epoch time as results show it, such as 2026-11-21T01:00:03Z."""

@@ -9,12 +9,12 @@ from maintenance.errors import Busy, MonitoringError
 from maintenance.jobs.checks_report import ChecksReport, Discovered
 from maintenance.jobs.status import state_of
 from maintenance.monitoring import discovery
-from maintenance.monitoring.delivery import DAY, Delivery, pending
+from maintenance.monitoring.delivery import Delivery, pending
 from maintenance.monitoring.values import Value, fitted
 from maintenance.shell.handover import delivery
 from maintenance.shell.job import Context, Job
 from maintenance.text import show
-from maintenance.times import Deadline, epoch, iso
+from maintenance.times import DAY, Deadline, epoch, iso
 
 STATE = "imagewarden.state"
 STATES = 2016  # that wait at most: a week of one every five minutes

@@ -86,9 +86,7 @@ class DraftScan:
     def _answer(self, engine: Engine, fd: int) -> Answer | None:
         """Ask; None when the engine did not live, or stay what it was, to stand by its word."""
         settings = self._context.config.clamav
-        size = os.fstat(fd).st_size
-        if size > settings.max_file_size or (engine.largest is not None
-                                             and size >= engine.largest):
+        if engine.too_large(os.fstat(fd).st_size, settings.max_file_size) is not None:
             return unknown(TOO_LARGE)
         answer = engine.clamd.scan_descriptor(fd, settings.timeout)
         if answer.verdict is Verdict.UNKNOWN:

@@ -38,6 +38,14 @@ class Engine:
     hides_limits: bool
     still_proven: Callable[[], bool]  # that it scans with the generation it began with
 
+    def too_large(self, size: int, limit: int) -> str | None:
+        """Return why a file of ``size`` bytes is not to be asked about; ``limit`` is ours."""
+        if size > limit:
+            return f"larger than max_file_size ({limit} bytes)"
+        if self.largest is not None and size >= self.largest:
+            return f"clamd would not scan all of it (its MaxFileSize is {self.largest})"
+        return None
+
 
 @contextmanager
 def proven_engine(config: Config, definitions: Definitions) -> Iterator[Engine]:

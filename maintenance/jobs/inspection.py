@@ -114,21 +114,13 @@ class Inspection(Generic[T]):
 
     def _question(self, what: T, fd: int) -> Iterator[Question[_Opened[T]]]:
         info = os.fstat(fd)
-        too_large = self._too_large(info.st_size)
+        too_large = self._engine.too_large(info.st_size, self._settings.max_file_size)
         if too_large is None and not self._desk.wait(what, info):
             yield Question(_Opened(what, info, stamp(info)), fd)
             return
         os.close(fd)
         if too_large is not None:
             self._judge(Judged(what, unknown(too_large), info))
-
-    def _too_large(self, size: int) -> str | None:
-        limit, largest = self._settings.max_file_size, self._engine.largest
-        if size > limit:
-            return f"larger than max_file_size ({limit} bytes)"
-        if largest is not None and size >= largest:
-            return f"clamd would not scan all of it (its MaxFileSize is {largest})"
-        return None
 
     def _hear(self, question: Question[_Opened[T]], answer: Answer, *, last: bool) -> None:
         """Take an answer; a file that changed meanwhile is asked about once again."""

@@ -76,9 +76,8 @@ class NamedPaths:
         self._close()
 
     def files(self, paths: Sequence[str]) -> Iterator[Named | Unreachable]:
-        """Yield every file at and below ``paths``; ``-``: separated by NUL on stdin."""
-        for path in spelled_out(paths):
-            real = os.path.realpath(os.fsencode(path))
+        """Yield every file at and below ``paths``, which are as ``apart`` returns them."""
+        for real in map(os.fsencode, paths):
             try:
                 info = os.lstat(real)  # noqa: PTH116 - bytes
                 if stat.S_ISDIR(info.st_mode):
@@ -151,7 +150,7 @@ def _place(store: Store) -> _Place:
     return _Place(store.name, root, device, excluding(store.exclude))
 
 
-def spelled_out(paths: Sequence[str]) -> Iterator[str]:
+def _spelled_out(paths: Sequence[str]) -> Iterator[str]:
     """Yield the paths, and for ``-`` those that come on stdin."""
     for path in paths:
         if path == "-":
@@ -166,7 +165,7 @@ def spelled_out(paths: Sequence[str]) -> Iterator[str]:
 def apart(paths: Sequence[str]) -> Sequence[str]:
     """Return the paths without those that are met at or below another: nothing counts twice."""
     found: list[str] = []
-    for real in sorted({os.path.realpath(path) for path in spelled_out(paths)},
+    for real in sorted({os.path.realpath(path) for path in _spelled_out(paths)},
                        key=lambda path: path.split("/")):
         above = found[-1] if found else None
         if above is None or not (real + "/").startswith(above.rstrip("/") + "/") or (

@@ -101,7 +101,7 @@ def _serve(context: Context, works: Sequence[Work], workers: Workers, hours: Wor
 
 def _refuse_read_only(work: Work) -> None:
     subject = work.tally.subject
-    if work.tally.result.left and os.fstatvfs(subject.tree.fd).f_flag & os.ST_RDONLY:
+    if work.tally.result.left and subject.tree.read_only:
         raise StoreError(f'store "{subject.store.name}": its file system is mounted read-only')
 
 

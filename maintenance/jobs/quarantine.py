@@ -10,6 +10,7 @@ from maintenance.errors import UsageError
 from maintenance.jobs.quarantine_report import Done, QuarantineReport, described, listed
 from maintenance.jobs.quarantines import Place, find_ticket, quarantine_of
 from maintenance.jobs.restore import restore
+from maintenance.jobs.walking import chosen_stores
 from maintenance.shell import account, logs
 from maintenance.shell.job import Context, Job
 from maintenance.shell.options import duration
@@ -52,13 +53,8 @@ def _check(options: argparse.Namespace) -> None:
 
 def _open(context: Context, stack: ExitStack) -> list[Place]:
     """Open the quarantines of the chosen stores; one that was never made holds nothing."""
-    name = context.options.store
-    chosen = [store for store in context.config.store if name in {None, store.name}]
-    if not chosen:
-        known = ", ".join(store.name for store in context.config.store)
-        raise UsageError(f"--store {show(name)}: no such store; there are: {known}")
     places: dict[tuple[int, int], Place] = {}
-    for store in chosen:
+    for store in chosen_stores(context):
         with context.going_on():
             try:
                 opened = stack.enter_context(quarantine_of(context.config, store, make=False))

@@ -38,8 +38,7 @@ class SecondLook:
                 proven_engine(self._config, on_disk(self._config)))
         engine, settings = self._engine, self._config.clamav
         before = os.fstat(fd)
-        if before.st_size > settings.max_file_size or (
-                engine.largest is not None and before.st_size >= engine.largest):
+        if engine.too_large(before.st_size, settings.max_file_size) is not None:
             return unknown("larger than what is scanned")
         answer = engine.clamd.scan_descriptor(fd, settings.timeout + GRACE)
         if not engine.still_proven():

@@ -1,6 +1,5 @@
 """One store's due images go to the workers; what comes back is scanned and published."""
 
-import hashlib
 import os
 import tempfile
 import time
@@ -18,6 +17,7 @@ from maintenance.ledger.optimized import Candidate, Settled
 from maintenance.shell.signals import held_back
 from maintenance.store.identity import stamp
 from maintenance.store.likeness import CannotKeep, refuse
+from maintenance.store.moving import sha256
 from maintenance.store.replace import Draft, Original, drafted, require_room
 from maintenance.store.tree import NotAnImage, Vanished
 from maintenance.text import show
@@ -158,9 +158,5 @@ class StoreWork:
 
 
 def digest(fd: int) -> bytes:
-    """Return the SHA-256 of the whole file behind ``fd``, whose position stays."""
-    found, at = hashlib.sha256(), 0
-    while piece := os.pread(fd, 2**20, at):
-        found.update(piece)
-        at += len(piece)
-    return found.digest()
+    """Return the SHA-256 of the whole file behind ``fd``, as the ledger keeps it."""
+    return bytes.fromhex(sha256(fd))

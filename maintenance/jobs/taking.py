@@ -71,7 +71,7 @@ class Taking:
         leaves that to the next.
         """
         action, ticket = "reported", None
-        if self.intake is not None and os.fstatvfs(tree.fd).f_flag & os.ST_RDONLY:
+        if self.intake is not None and tree.read_only:
             self._lose("on a read-only file system")
         if self._braked:
             action = "brake"

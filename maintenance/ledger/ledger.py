@@ -9,7 +9,7 @@ from typing import Self
 
 import sqlalchemy as sa
 
-from maintenance.ledger.database import Opened, connect, reading, sound
+from maintenance.ledger.database import Opened, connect, reading
 from maintenance.ledger.generations import Generations
 from maintenance.ledger.images import Images
 from maintenance.ledger.optimized import Optimized
@@ -103,7 +103,7 @@ class Ledger:
         query = sa.select(runs.c.result).where(
             runs.c.job == "rescan", runs.c.generation.is_not(None)).order_by(
             runs.c.number.desc()).limit(1).offset(1)
-        with sound(self._engine), reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             found = connection.execute(query).scalar() or {}
             return {str(one["name"]): int(one["images"]) for one in found.get("stores", ())}
 

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from maintenance.ledger.schema import images, missing
+from maintenance.times import DAY
 
-DAY = 86400.0
 UNCONFIRMED = 0.0  # as missing_since: gone, but no walk has missed it yet
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from maintenance.ledger.database import reading, sound
+from maintenance.ledger.database import reading
 from maintenance.ledger.schema import outbox
 
 _WAITS = outbox.c.set_aside.is_(None)
@@ -72,7 +72,7 @@ class Outbox:
     def _rows(self, *where: sa.ColumnElement[bool], order: sa.ColumnElement[int],
               limit: int) -> Sequence[Waiting]:
         query = sa.select(outbox).where(_WAITS, *where).order_by(order).limit(limit)
-        with sound(self._engine), reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             return [_waiting(row) for row in connection.execute(query)]
 
 

@@ -10,9 +10,8 @@ from maintenance.errors import MonitoringError
 from maintenance.ledger.outbox import Outbox, Waiting
 from maintenance.monitoring.values import Value, fitted
 from maintenance.monitoring.zabbix import Zabbix
-from maintenance.times import Deadline
+from maintenance.times import DAY, Deadline
 
-DAY = 86400.0
 OLDEST = 30 * DAY  # what Zabbix did not want for so long it will not miss
 MOST = 100_000  # values, in case something fills the outbox in no time
 REQUEST = 250  # values: as many as Zabbix's own sender puts into one

@@ -10,9 +10,8 @@ import msgspec
 from maintenance.store.intake import Finding, NotTaken
 from maintenance.store.quarantine import Quarantine
 from maintenance.store.records import CREATE, LARGEST, READ, discard
-from maintenance.store.settling import DAY
 from maintenance.text import show
-from maintenance.times import iso
+from maintenance.times import DAY, iso
 
 FILE = b"brake.json"
 

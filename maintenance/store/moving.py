@@ -80,13 +80,21 @@ def copy(source: int, target: int, expected: str) -> None:
 
     The copy is read again: what counts is what it holds, not what was written.
     """
-    for piece in _pieces(source):
-        rest = memoryview(piece)
-        while rest:
-            rest = rest[os.write(target, rest):]
+    pour(source, target)
     os.fsync(target)
     if sha256(target) != expected:
         raise FileChanged("its content is no longer what was recorded")
+
+
+def pour(source: int, target: int) -> int:
+    """Write all that ``source`` holds to ``target``; return how many bytes that is."""
+    at = 0
+    for piece in _pieces(source):
+        at += len(piece)
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(target, rest):]
+    return at
 
 
 def _pieces(fd: int) -> Iterator[bytes]:

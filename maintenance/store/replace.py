@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from maintenance.errors import FileChanged, NoRoom, StoreError, ToolError
 from maintenance.store.identity import DRAFT, READ, Stamp, stamp
 from maintenance.store.likeness import CannotKeep, dress
+from maintenance.store.moving import FULL, pour
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 SPARE = 16 * 2**20  # bytes that stay free besides twice the image
-CHUNK = 2**20
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NAME = re.compile(re.escape(DRAFT) + rb"shrunk-[0-9a-f]{16}")
 
@@ -127,14 +126,9 @@ def require_room(directory: int | str, size: int, where: str) -> None:
 
 
 def _copy(source: int, target: int, limit: int) -> None:
-    at = 0
-    while piece := os.pread(source, CHUNK, at):
-        at += len(piece)
-        rest = memoryview(piece)
-        while rest:
-            rest = rest[os.write(target, rest):]
-    if not 0 < at < limit:
-        raise ToolError(f"its successor would have {at} bytes")
+    size = pour(source, target)
+    if not 0 < size < limit:
+        raise ToolError(f"its successor would have {size} bytes")
 
 
 @contextmanager

@@ -8,8 +8,7 @@ from contextlib import suppress
 from maintenance.store.identity import DRAFT
 from maintenance.store.moving import look, put_back, reopened
 from maintenance.store.records import Entry, Record, State, discard, entries, turn
-
-DAY = 86400.0  # the brake counts a signature for so long
+from maintenance.times import DAY
 
 
 def aside(ticket: str) -> bytes:
@@ -41,7 +40,7 @@ def settle_one(here: int, entry: Entry) -> None:
     else:
         if entry.state is State.DELETED:
             discard(here, entry.image)
-        if time.time() - int(entry.ticket[:20]) / 1e9 > DAY:
+        if time.time() - int(entry.ticket[:20]) / 1e9 > DAY:  # the brake counts it no more
             discard(here, entry.file)
 
 

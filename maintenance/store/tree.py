@@ -84,6 +84,11 @@ class Tree:
             raise NotAnImage("not a path inside the store")
         return self._open_parent(path.rpartition(b"/")[0])
 
+    @property
+    def read_only(self) -> bool:
+        """Tell whether its file system lets nobody write to it."""
+        return bool(os.fstatvfs(self.fd).f_flag & os.ST_RDONLY)
+
     def holds(self, name: str) -> bool:
         """Tell whether something stands at ``name``, a path inside the store."""
         try:
