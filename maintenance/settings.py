@@ -234,12 +234,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @property
     def hits_spool(self) -> Path:
         """Return the directory where hits wait to be counted."""
-        return self.hits.spool or self.state / "spool" / "hits"
+        return HitsSettings(state=self.state, hits=self.hits).spool
 
     @property
     def hits_database(self) -> str:
         """Return the SQLAlchemy URL of the database that counts hits."""
-        return self.hits.database or f"sqlite:///{self.state / 'hits.sqlite'}"
+        return HitsSettings(state=self.state, hits=self.hits).database
 
 
 class UploadSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,6 +248,23 @@ class UploadSettings(msgspec.Struct, frozen=True, kw_only=True):
     user: str = ""
     clamav: Clamav = Clamav()
     upload: Upload = Upload()
+
+
+class HitsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an application reads that counts hits."""
+
+    state: Path
+    hits: Hits = Hits()
+
+    @property
+    def spool(self) -> Path:
+        """Return the directory where hits wait to be counted."""
+        return self.hits.spool or self.state / "spool" / "hits"
+
+    @property
+    def database(self) -> str:
+        """Return the SQLAlchemy URL of the database that counts hits."""
+        return self.hits.database or f"sqlite:///{self.state / 'hits.sqlite'}"
 
 
 def _apart(one: Store, setting: str, place: Path | None, other: Store) -> None:
