@@ -116,7 +116,7 @@ def test_a_new_container_gets_definitions_and_a_scan_and_ends_in_good_order(site
     assert (status, err) == (143, "run-schedule: stopped by SIGTERM\n")
     assert result["job"] == "schedule"
     assert [(one["job"], one["started"]) for one in result["runs"]] == [
-        ("definitions", 1), ("checks", 1)]
+        ("definitions", 1), ("checks", 1), ("hits", 1)]
     assert result["runs"][0]["last_status"] == 0
     jobs = {one["job"]: one for one in site.run("store-status", "--json").json["jobs"]}
     assert {name: one["outcome"] for name, one in jobs.items()} == {

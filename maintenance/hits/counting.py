@@ -40,7 +40,7 @@ def count_hit(view: Callable[P, R] | None = None, *, image: Naming = None
 
     Bare, the view's first argument is the image. ``image`` says otherwise: the name
     of an argument, or a callable that is given the view's arguments and returns the
-    image; None from it counts nothing. Coroutine functions do as well.
+    image; None and an empty text count nothing. Coroutine functions do as well.
     Nothing that goes wrong in counting reaches the view; the log
     ``maintenance.hits`` tells of it. Raises TypeError for a view that has no such
     argument.
@@ -114,8 +114,9 @@ class _Counter:
         """Count one; whatever goes wrong is only logged."""
         try:
             image = named(*args, **kwargs)
-            if image is not None:
-                self._write(image if type(image) is str else _text(image))
+            text = image if type(image) is str else _text(image)
+            if text:
+                self._write(text)
         except Exception:  # noqa: BLE001 - never at the page's expense
             log.debug("a hit could not be counted", exc_info=True)
 
@@ -183,6 +184,8 @@ def _immediate(settings: HitsSettings, spool: Spool) -> Callable[[str], None]:
 
 
 def _text(image: object) -> str:
+    if image is None:
+        return ""
     return os.fsdecode(image) if isinstance(image, bytes | os.PathLike) else str(image)
 
 

@@ -64,12 +64,11 @@ class Spool:
         with self._turn:
             if self._fd < 0 or not self._stands(self._fd, self._name):
                 self._begin()
-            if self._lost:
-                lost, self._lost = self._lost, 0
+            if lost := self._lost:
                 text = line.lost(lost)
                 if os.write(self._fd, text) != len(text):
-                    self._lost += lost
                     raise OSError
+                self._lost -= lost
             self._day = time.strftime("%Y-%m-%d", time.localtime(now)).encode("ascii")
             self._since, self._until = now, int(now) + 1.0  # midnight is a whole second
         if self._written >= self._most:

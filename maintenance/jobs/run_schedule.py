@@ -15,9 +15,9 @@ from maintenance.programs import Child, How
 from maintenance.shell.job import Context, Job
 from maintenance.text import show
 
-# Job, as in [schedule], and its script; what is missing here is not there yet.
+# Job, as in [schedule], and its script.
 SCRIPTS = {"definitions": "update-definitions", "rescan": "rescan-store",
-           "optimize": "optimize-images", "checks": "send-checks"}
+           "optimize": "optimize-images", "checks": "send-checks", "hits": "flush-hits"}
 HANDED_ON = ("TZ", "TMPDIR", "IMAGEWARDEN_CONFIG")  # of our environment, to the jobs
 TICK = 1.0  # seconds
 UNSTARTABLE = 127
