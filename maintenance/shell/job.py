@@ -17,6 +17,7 @@ from maintenance.shell.progress import Progress
 
 if TYPE_CHECKING:  # SQLAlchemy takes 200 ms that an upload must not wait for
     from maintenance.ledger.ledger import Ledger
+    from maintenance.monitoring.heartbeat import Heartbeat
 
 OUTCOMES = {Exit.DONE: "done", Exit.INCOMPLETE: "incomplete", Exit.INFECTED: "infected",
             Exit.BUSY: "busy"}  # any other status: failed
@@ -63,6 +64,7 @@ class Context:
     prepared: Any = None  # what the job's ``prepare`` leaves to its ``run``
     hands_over: bool = True  # what waits for Zabbix, at its end
     report: Report | None = None  # what is known so far, should the run be stopped
+    heartbeat: "Heartbeat | None" = None  # who else is told of the run
     _ledger: "Ledger | None" = None
 
     @property

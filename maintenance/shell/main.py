@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from maintenance import config as configuration
 from maintenance.errors import Busy, ConfigError, Exit, ImagewardenError, UsageError
@@ -24,6 +24,11 @@ from maintenance.shell.job import Context, Job
 from maintenance.shell.lock import only_one
 from maintenance.shell.progress import Progress
 from maintenance.text import show
+
+if TYPE_CHECKING:
+    from maintenance.monitoring.heartbeat import Heartbeat
+
+WORKED = {Exit.DONE, Exit.INCOMPLETE, Exit.INFECTED}  # what they found is for others to tell
 
 
 def main(name: str, argv: Sequence[str] | None = None) -> int:
@@ -50,8 +55,8 @@ def main(name: str, argv: Sequence[str] | None = None) -> int:
 
 def _context(job: Job, chosen: argparse.Namespace, log: logging.Logger) -> Context:
     if job.settings is Config:
-        # Every run that is recorded is also sent.
-        sections = (*job.sections, *(["zabbix"] if job.records else []))
+        # Every run that is recorded is also sent, and told of.
+        sections = (*job.sections, *(["zabbix", "notify"] if job.records else []))
         config = configuration.load(chosen.config, sections)
         host = config.zabbix.host or socket.gethostname()
     else:
@@ -79,6 +84,8 @@ def _run(job: Job, context: Context) -> int:
         stack.callback(context.close)
         try:
             stack.enter_context(_ready(job, context, started))
+            if context.heartbeat is not None:
+                context.heartbeat.started()
             report = job.run(context)
         except signals.Stopped as stopped:
             signalled = stopped.status
@@ -130,8 +137,20 @@ def _ready(job: Job, context: Context, now: float) -> Iterator[None]:
                 importlib.import_module("maintenance.ledger.ledger")
             if job.records:
                 importlib.import_module("maintenance.shell.handover")
+                context.heartbeat = _heartbeat(job, context)
             become(None if job.resident else who)
         yield
+
+
+def _heartbeat(job: Job, context: Context) -> "Heartbeat | None":
+    """Return who is told of this job's runs; a dry run is nobody's business."""
+    told = context.config.notify.heartbeat_urls
+    url = next((told[name] for name in told if name == job.name), None)
+    if url is None or getattr(context.options, "dry_run", False) or job.resident:
+        return None
+    from maintenance.monitoring.heartbeat import Heartbeat  # noqa: PLC0415 - 115 ms
+
+    return Heartbeat(url)
 
 
 def lock_of(context: Context, name: str) -> Path:
@@ -167,15 +186,18 @@ def _leave(ending: result.Ending, context: Context) -> int:
             if ending.status < Exit.FAILED or ending.status in {Exit.INCOMPLETE, Exit.INFECTED}:
                 ending = replace(ending, status=int(Exit.FAILED), error=lost)
                 members = ending.members(context.host)
-    if ending.report is not None:
-        for line in ending.report.alerts():
-            context.log.warning("%s", line)
+    told = [] if ending.report is None else [*ending.report.alerts()]
+    for line in told:
+        context.log.warning("%s", line)
     if context.options.json:
         result.show_json(members)
     elif ending.report is not None and (
             ending.job.shows or getattr(ending.report, "shows", False) or sys.stdout.isatty()):
         result.show_lines(ending.report.summary())
     context.log.info("%s, status %d, %.1f s", ending.outcome, ending.status, ending.seconds)
+    if context.heartbeat is not None and context.ready:
+        context.heartbeat.ended(ending.status, "\n".join([ending.error or "", *told]),
+                                worked=ending.status in WORKED)
     if recorded and ending.status < result.SIGNALLED:  # who is told to stop does not stay to send
         from maintenance.shell.handover import hand_over  # noqa: PLC0415 - not for uploads
 

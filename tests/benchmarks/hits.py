@@ -49,16 +49,21 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="imagewarden-bench-") as place, Postgres() as postgres:
         for name, url in (("sqlite", ""), ("postgresql", postgres.make("bench"))):
-            print(f"{name}: hits a second")
+            say(f"{name}: hits a second")
             ratios = []
             for number in range(given.rounds):
                 with site(Path(place, f"{name}{number}"), url) as one:
                     slow, _ = immediate(one, given.upserts)
                     fast, cost = spooled(one, given.hits)
                 ratios.append(fast / slow)
-                print(f"  spool and flush {fast:10,.0f}   upsert each {slow:8,.0f}"
-                      f"   ratio {fast / slow:6.0f}   a counted call +{cost:.2f} us")
-            print(f"  median ratio {statistics.median(ratios):.0f} (to reach: 50)")
+                say(f"  spool and flush {fast:10,.0f}   upsert each {slow:8,.0f}"
+                    f"   ratio {fast / slow:6.0f}   a counted call +{cost:.2f} us")
+            say(f"  median ratio {statistics.median(ratios):.0f} (to reach: 50)")
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 @contextmanager
