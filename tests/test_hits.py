@@ -472,3 +472,16 @@ os.wait()
     counting.write_config()
     assert flush(counting).json["hits"] == 2
     assert counted(counting) == {"a": 3, "b": 1, "c": 2}
+
+
+def test_doctor_knows_the_spool_and_the_database(counting):
+    def row():
+        out = counting.run("doctor", "--json").json["checks"]
+        return next(one for one in out if one["check"] == "hits")
+
+    assert row()["state"] == "ok"
+    counting.settings["hits"] = {"database": "postgresql://me:secret@127.0.0.1:1/db"}
+    counting.write_config()
+    found = row()
+    assert found["state"] == "failed"
+    assert "secret" not in found["detail"]

@@ -54,6 +54,11 @@ class Database:
         """Let go of a connection that is a parent's."""
         self._engine.dispose(close=False)
 
+    def check(self) -> None:
+        """See that it answers; raises LedgerError."""
+        with self._explained(), self._engine.connect():
+            pass
+
     def prepare(self) -> None:
         """Make the tables where they are missing; raises LedgerError when they are others."""
         with self._explained():

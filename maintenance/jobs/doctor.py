@@ -8,6 +8,7 @@ from tabulate import tabulate
 from maintenance.errors import Exit
 from maintenance.jobs import examinations, examinations_clamav, host
 from maintenance.jobs.examinations import Finding
+from maintenance.jobs.hits_examination import hits
 from maintenance.jobs.zabbix_examination import zabbix
 from maintenance.shell.job import Context, Job
 
@@ -15,7 +16,7 @@ EXAMINATIONS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     examinations.programs, examinations.directories, examinations.stores,
     examinations.quarantines, examinations_clamav.definitions, examinations_clamav.databases,
     examinations_clamav.engine, examinations_clamav.uploads, examinations.ledger,
-    zabbix, host.sandbox, host.confinement, host.timetable)
+    zabbix, hits, host.sandbox, host.confinement, host.timetable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +53,5 @@ def doctor(context: Context) -> DoctorReport:
 
 
 JOB = Job(script="doctor", name="doctor", run=doctor, records=False, shows=True,
-          sections=("store", "clamav", "definitions", "upload"),
+          sections=("store", "clamav", "definitions", "upload", "hits"),
           purpose="Check every dependency and permission that the configuration needs.")
