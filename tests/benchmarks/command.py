@@ -4,7 +4,6 @@ import argparse
 import json
 import signal
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from maintenance.errors import ImagewardenError, ToolError
 from maintenance.programs import find
 from tests.benchmarks import report, scale, scanning, signatures, stores, uploads
-from tests.benchmarks.host import Host
+from tests.benchmarks.host import Host, workplace
 
 NEEDED = ("clamd", "clamdscan", "find")
 MB = 10**6
@@ -26,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing = [program for program in NEEDED if find(program) is None]
         if missing:
             raise ToolError(f"not installed: {', '.join(missing)} (bin/setup installs them)")
-        with tempfile.TemporaryDirectory(prefix="bench-", dir=options.dir) as root:
-            return _measure(Host(Path(root)), options)
+        with workplace(options.dir) as root:
+            return _measure(Host(root), options)
     except (ImagewardenError, OSError) as error:
         _say(str(error))
         return 1
@@ -51,7 +50,9 @@ def _measure(host: Host, options: argparse.Namespace) -> int:
     if options.uploads:
         waits = uploads.measure(host, options.samples, _say)
         return _tell(report.uploads(waits), asdict(waits), options)
-    rounds = scanning.compete(host, options.images, options.rounds, _say)
+    contenders = [one for one in scanning.contenders(host, options.images)
+                  if options.serial or one.name != scanning.SERIAL]
+    rounds = scanning.compete(host, contenders, options.rounds, _say)
     _tell(report.full_scan(rounds, options.images), [[*map(asdict, heats)] for heats in rounds],
           options)
     wrong = scanning.disagreements(rounds, {one.path: one.reported for one in planted})
@@ -92,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
                        help="instead: what uploads wait beside a rescan")
     parser.add_argument("--samples", type=_positive, default=200, metavar="N",
                         help="uploads timed in each state (default 200)")
+    parser.add_argument("--no-serial", dest="serial", action="store_false",
+                        help="leave out python-clamd's way, which takes the longest")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the raw figures")
     parser.add_argument("--dir", type=Path, metavar="DIR",
                         help="where to work, in a directory that is removed (default: $TMPDIR)")

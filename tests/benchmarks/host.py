@@ -28,6 +28,15 @@ DEBIAN = {"MaxThreads": 12, "MaxQueue": 100, "ReadTimeout": 180, "SendBufTimeout
           "IdleTimeout": 30, "CommandReadTimeout": 30, "SelfCheck": 3600}
 
 
+@contextmanager
+def workplace(where: Path | None) -> Iterator[Path]:
+    """Lend a directory under ``where`` that is gone afterwards, also when we are killed outright."""
+    with (tempfile.TemporaryDirectory(prefix="bench-", dir=where) as root,
+          tempfile.TemporaryFile() as output,
+          Child(["sleep", "infinity"], How(remove=Path(root)), output)):
+        yield Path(root)
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """Everything below ``root``."""

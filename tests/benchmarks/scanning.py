@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from maintenance.errors import ImagewardenError
@@ -44,9 +45,11 @@ class Heat:
     hits: Hits | None
 
 
-def compete(host: Host, images: int, rounds: int, say: Callable[[str], None]) -> list[list[Heat]]:
-    """Return the heats of every round; the scanners take turns at going first."""
-    scanners, others = _scanners(host, images), _others(host)
+def compete(host: Host, contenders: Sequence[Contender], rounds: int,
+            say: Callable[[str], None]) -> list[list[Heat]]:
+    """Return the heats of every round; those that scan take turns at going first."""
+    scanners = [one for one in contenders if one.found]
+    others = [one for one in contenders if not one.found]
     taken = []
     for number in range(rounds):
         turn = number % len(scanners)
@@ -76,36 +79,35 @@ def _heat(host: Host, contender: Contender) -> Heat:
                     hits=contender.found(run.out) if contender.found else None)
 
 
-def _scanners(host: Host, images: int) -> list[Contender]:
+def contenders(host: Host, images: int) -> list[Contender]:
+    """Return everything that goes over a store of so many images."""
     clamdscan = ["clamdscan", "--config-file", str(host.clamd_conf), "--multiscan", "--fdpass",
                  "--infected", "--no-summary", str(host.store)]
+    full = host.command("rescan-store", IN_FLIGHT, "--full", "--json")
     serial = [sys.executable, "-I", str(Path(__file__).with_name("instream.py")),
               str(host.store), host.clamd.address]
-
-    def of_ours(out: bytes) -> Hits:
-        result = json.loads(out)
-        store = result["stores"][0]
-        if (store["full"], store["unknown"]) != (images, 0):
-            raise Disagreement(f"{OURS} scanned {store['full']} of {images} images and left"
-                               f" {store['unknown']} without a verdict")
-        return {one["path"]: one["signature"] for one in result["infected"]}
-
-    def of_clamdscan(out: bytes) -> Hits:
-        pairs = [line.removesuffix(" FOUND").split(": ") for line in out.decode().splitlines()]
-        return {str(Path(path).relative_to(host.store)): signature for path, signature in pairs}
-
-    return [Contender(PEER, clamdscan, (0, 1), of_clamdscan),
-            Contender(OURS, host.command("rescan-store", IN_FLIGHT, "--full", "--json"), (0, 4),
-                      of_ours),
-            Contender(SERIAL, serial, (0,), json.loads)]
-
-
-def _others(host: Host) -> list[Contender]:
-    return [find(host),
+    return [Contender(PEER, clamdscan, (0, 1), partial(_found_by_clamdscan, host.store)),
+            Contender(OURS, full, (0, 4), partial(_found_by_us, images)),
+            Contender(SERIAL, serial, (0,), json.loads),
+            find(host),
             Contender(NO_CHANGE, host.command("rescan-store", IN_FLIGHT), (0, 4), None)]
 
 
 def find(host: Host) -> Contender:
     """Return the peer of a run that finds nothing new."""
-    return Contender(FIND, ["find", str(host.store), "-type", "f", "-printf", FIND_FORMAT], (0,),
-                     None)
+    command = ["find", str(host.store), "-type", "f", "-printf", FIND_FORMAT]
+    return Contender(FIND, command, (0,), None)
+
+
+def _found_by_clamdscan(store: Path, out: bytes) -> Hits:
+    pairs = [line.removesuffix(" FOUND").split(": ") for line in out.decode().splitlines()]
+    return {str(Path(path).relative_to(store)): signature for path, signature in pairs}
+
+
+def _found_by_us(images: int, out: bytes) -> Hits:
+    result = json.loads(out)
+    store = result["stores"][0]
+    if (store["full"], store["unknown"]) != (images, 0):
+        raise Disagreement(f"{OURS} scanned {store['full']} of {images} images and has"
+                           f" {store['unknown']} without a verdict")
+    return {one["path"]: one["signature"] for one in result["infected"]}

@@ -20,12 +20,12 @@ TICKS = os.sysconf("SC_CLK_TCK")
 _WATCH = """
 import json, os, sys, time
 begun = time.monotonic()
-pid = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
 _, status, used = os.wait4(pid, 0)
 wall = time.monotonic() - begun
-with open(sys.argv[1], "w") as result:
-    json.dump({"status": os.waitstatus_to_exitcode(status), "wall": wall,
-               "cpu": used.ru_utime + used.ru_stime, "memory": used.ru_maxrss * 1024}, result)
+cost = {"status": os.waitstatus_to_exitcode(status), "wall": wall,
+        "cpu": used.ru_utime + used.ru_stime, "memory": used.ru_maxrss * 1024}
+sys.stderr.write("\\n" + json.dumps(cost))
 """
 
 
@@ -48,24 +48,21 @@ def timed(argv: Sequence[str], good: Sequence[int] = (0,), discard: bool = False
     program = find(argv[0])
     if program is None:
         raise ToolError(f"{show(argv[0])} is not installed")
-    with (tempfile.TemporaryDirectory() as place,
-          open(os.devnull, "w+b") if discard else tempfile.TemporaryFile() as out,
+    watch = [sys.executable, "-ISc", _WATCH, program, *argv[1:]]
+    with (open(os.devnull, "w+b") if discard else tempfile.TemporaryFile() as out,
           tempfile.TemporaryFile() as err):
-        result = Path(place, "cost")
-        watch = [sys.executable, "-ISc", _WATCH, str(result), program, *argv[1:]]
         try:
             with Child(watch, How(), out, err) as child:
                 child.wait(LONGEST)
-            cost = json.loads(result.read_text())
-        except (subprocess.TimeoutExpired, OSError):
-            raise ToolError(f"{show(argv[0])}: no result") from None
+        except subprocess.TimeoutExpired:
+            raise ToolError(f"{show(argv[0])}: no end within {LONGEST:g} s") from None
         out.seek(0)
         err.seek(0)
-        run = Run(**cost, out=out.read())
-        if run.status not in good:
-            words = err.read().decode("utf-8", "replace").strip()
-            raise ToolError(f"{show(argv[0])}: status {run.status}: {show(words[-500:])}")
-        return run
+        words, _, cost = err.read().decode("utf-8", "replace").rpartition("\n")
+        run = Run(**json.loads(cost), out=out.read())
+    if run.status not in good:
+        raise ToolError(f"{show(argv[0])}: status {run.status}: {show(words.strip()[-500:])}")
+    return run
 
 
 def cpu_of(pid: int) -> float:
