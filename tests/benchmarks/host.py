@@ -30,7 +30,7 @@ DEBIAN = {"MaxThreads": 12, "MaxQueue": 100, "ReadTimeout": 180, "SendBufTimeout
 
 @contextmanager
 def workplace(where: Path | None) -> Iterator[Path]:
-    """Lend a directory under ``where`` that is gone afterwards, also when we are killed outright."""
+    """Lend a directory under ``where``; it is gone afterwards, also when we are killed."""
     with (tempfile.TemporaryDirectory(prefix="bench-", dir=where) as root,
           tempfile.TemporaryFile() as output,
           Child(["sleep", "infinity"], How(remove=Path(root)), output)):
