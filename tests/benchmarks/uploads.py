@@ -19,7 +19,7 @@ from tests.benchmarks.timing import cpu_of
 SEED = 20261125
 DEFAULT = 0  # in flight: as many as cores
 TIMEOUT = 60.0  # seconds for one upload
-BUSY = 0.2  # CPU seconds of clamd that show that a rescan is at work
+BUSY = 0.1  # CPU seconds of clamd that show that a rescan is at work
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,131 @@
+"""The benchmark of rescans, run with numbers that tell nothing, so that it cannot rot."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maintenance.errors import ToolError
+from tests.benchmarks import scanning, signatures, stores
+from tests.benchmarks.command import main
+from tests.benchmarks.timing import percentile, timed
+from tests.processes import ENVIRONMENT, family, hidden, lives, started
+from tests.site import wait_until
+
+SCRIPT = Path(__file__).resolve().parent / "benchmarks/rescan.py"
+SMALL = ("--signatures", "100", "--rounds", "1", "--megabytes", "2")
+
+
+def command(place, *arguments):
+    """The script, which is to work in ``place`` and leave nothing there."""
+    place.mkdir()
+    return [sys.executable, SCRIPT, *SMALL, "--dir", place, *arguments]
+
+
+def measured(tmp_path, *arguments, wrap=()):
+    """What the script printed, and its raw figures."""
+    figures = tmp_path / "figures.json"
+    done = subprocess.run([*wrap, *command(tmp_path / "place", "--json", figures, *arguments)],
+                          cwd="/", env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "place").iterdir()) == []
+    return done.stdout, json.loads(figures.read_text())
+
+
+@pytest.mark.server
+def test_all_that_scan_the_store_find_the_images_planted_in_it(tmp_path):
+    table, (heats,) = measured(tmp_path, "--images", "20")
+    assert [heat["name"] for heat in heats] == [
+        "clamdscan --multiscan --fdpass", "rescan-store --full", "serial INSTREAM",
+        "find -printf", "rescan-store, no change"]
+    assert {name for heat in heats[:3] for name in heat["hits"].values()} == {
+        f"Benchmark.Planted.{kind}.UNOFFICIAL" for kind in ("Hdb", "Hsb", "Ndb", "Ldb")}
+    assert all(len(heat["hits"]) == 4 and heat["clamd_cpu"] > 0 for heat in heats[:3])
+    assert "of clamdscan's speed (to reach: at least 0.95)" in table
+    assert "times find" in table
+
+
+@pytest.mark.server
+def test_the_walk_at_scale_ends_with_every_image_current(tmp_path):
+    table, figures = measured(tmp_path, "--tiny", "--images", "300")
+    (last,) = figures["no_change"]
+    assert json.loads(last["out"])["stores"][0]["current"] == 300
+    assert json.loads(figures["first_walk"]["out"])["stores"][0]["left"] == 300
+    assert figures["ledger"] > 300 * 50
+    assert "times find (to reach: at most 3)" in table
+
+
+@pytest.mark.server
+def test_the_same_uploads_are_timed_with_and_without_a_rescan(tmp_path):
+    table, figures = measured(tmp_path, "--uploads", "--images", "60", "--megabytes", "8",
+                              "--samples", "3")
+    for waits in figures["idle"], figures["beside"]:
+        assert len(waits) == 3
+        assert all(wait["script"] > wait["request"] > 0 for wait in waits)
+    assert "p95" in table
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_it_nothing_is_left(tmp_path, end):
+    place = tmp_path / "place"
+    with started(command(place, "--images", "20")) as script:
+        while b"round 1" not in script.stderr.readline():
+            assert script.poll() is None
+        running = family(script.pid)
+        script.send_signal(end)
+        assert script.wait(30) in {-end, 128 + end}
+        wait_until(lambda: not any(place.iterdir()) and not any(map(lives, running)))
+
+
+def test_a_program_that_is_missing_is_named_in_one_line(tmp_path):
+    with hidden("/usr/bin/clamdscan") as host:
+        done = subprocess.run([*host.wrap, *command(tmp_path / "place")], env=ENVIRONMENT,
+                              capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "clamdscan" in done.stderr
+
+
+@pytest.mark.server
+def test_a_planted_image_that_is_not_found_fails_the_benchmark(tmp_path, monkeypatch, capsys):
+    make = signatures.make
+    monkeypatch.setattr(signatures, "make", lambda directory, count, planted:
+                        make(directory, count, planted[1:]))
+    assert main([*SMALL, "--images", "20", "--no-serial", "--dir", str(tmp_path)]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if "planted was" in line]
+    assert [line.split(" found ")[0] for line in lines] == [
+        f"rescan.py: {name}" for name in (scanning.PEER, scanning.OURS)]
+
+
+def test_a_store_is_the_same_each_time_and_no_two_images_are_alike(tmp_path):
+    planted = [stores.make(tmp_path / name, 40, 2_000_000) for name in "ab"]
+    first, second = ({path.relative_to(place): path.read_bytes()
+                      for path in place.rglob("*") if path.is_file()}
+                     for place in (tmp_path / "a", tmp_path / "b"))
+    assert first == second
+    assert planted[0] == planted[1]
+    assert len(set(first.values())) == 40
+    assert 1_500_000 < sum(map(len, first.values())) < 2_500_000
+
+
+def test_what_a_program_started_counts_and_what_started_it_does_not():
+    spends = "import time; held = b'x' * 40_000_000\nwhile time.process_time() < .2: pass"
+    starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {spends!r}])"
+    ours = b"x" * 100_000_000
+    child = timed([sys.executable, "-c", starts])
+    assert child.cpu >= 0.2
+    assert 40_000_000 < child.memory < len(ours)
+
+
+def test_a_status_that_is_not_good_is_told_with_what_the_program_said():
+    assert timed(["sh", "-c", "echo so; exit 4"], good=(0, 4)).out == b"so\n"
+    with pytest.raises(ToolError, match="sh: status 3: not so"):
+        timed(["sh", "-c", "echo not so >&2; exit 3"])
+
+
+def test_a_percentile_is_one_of_the_values():
+    assert [percentile(range(100, 0, -1), percent) for percent in (50, 95, 100)] == [50, 95, 100]
+    assert percentile([7.0], 95) == 7.0
