@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 
 from maintenance.errors import ToolError
-from tests.benchmarks import scanning, signatures, stores
+from tests.benchmarks import report, scanning, signatures, stores
 from tests.benchmarks.command import main
-from tests.benchmarks.timing import percentile, timed
+from tests.benchmarks.host import Host
+from tests.benchmarks.scale import Scale
+from tests.benchmarks.scanning import FIND, NO_CHANGE, OURS, PEER, Disagreement, Heat
+from tests.benchmarks.timing import Run, percentile, timed
+from tests.benchmarks.uploads import Uploads, Wait
 from tests.processes import ENVIRONMENT, family, hidden, lives, started
 from tests.site import wait_until
 
@@ -44,6 +48,7 @@ def test_all_that_scan_the_store_find_the_images_planted_in_it(tmp_path):
     assert {name for heat in heats[:3] for name in heat["hits"].values()} == {
         f"Benchmark.Planted.{kind}.UNOFFICIAL" for kind in ("Hdb", "Hsb", "Ndb", "Ldb")}
     assert all(len(heat["hits"]) == 4 and heat["clamd_cpu"] > 0 for heat in heats[:3])
+    assert len({heat["clamd"] for heat in heats[:3]}) == 3  # a new one's cache is cold
     assert "of clamdscan's speed (to reach: at least 0.95)" in table
     assert "times find" in table
 
@@ -55,7 +60,7 @@ def test_the_walk_at_scale_ends_with_every_image_current(tmp_path):
     assert json.loads(last["out"])["stores"][0]["current"] == 300
     assert json.loads(figures["first_walk"]["out"])["stores"][0]["left"] == 300
     assert figures["ledger"] > 300 * 50
-    assert "times find (to reach: at most 3)" in table
+    assert "(to reach: at most 3)" in table
 
 
 @pytest.mark.server
@@ -97,7 +102,7 @@ def test_a_planted_image_that_is_not_found_fails_the_benchmark(tmp_path, monkeyp
     assert main([*SMALL, "--images", "20", "--no-serial", "--dir", str(tmp_path)]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if "planted was" in line]
     assert [line.split(" found ")[0] for line in lines] == [
-        f"rescan.py: {name}" for name in (scanning.PEER, scanning.OURS)]
+        f"rescan.py: {name}" for name in (PEER, OURS)]
 
 
 def test_a_store_is_the_same_each_time_and_no_two_images_are_alike(tmp_path):
@@ -129,3 +134,66 @@ def test_a_status_that_is_not_good_is_told_with_what_the_program_said():
 def test_a_percentile_is_one_of_the_values():
     assert [percentile(range(100, 0, -1), percent) for percent in (50, 95, 100)] == [50, 95, 100]
     assert percentile([7.0], 95) == 7.0
+
+
+# --- what is made of the figures
+
+
+def run(wall=1.0, cpu=1.0, memory=50 * 2**20, out=b""):
+    return Run(0, wall, cpu, memory, out)
+
+
+def heat(name, wall, cpu=1.0, clamd_cpu=100.0):
+    scans = name in {PEER, OURS}
+    return Heat(name, run(wall, cpu), 1 if scans else None, clamd_cpu if scans else 0.0,
+                0, {} if scans else None)
+
+
+def test_a_rescan_that_leaves_images_out_is_no_result(tmp_path):
+    (ours,) = (one for one in scanning.contenders(Host(tmp_path), 5)
+               if one.name == OURS)
+
+    def found(full, unknown):
+        return ours.found(json.dumps({"stores": [{"full": full, "unknown": unknown}],
+                                      "infected": []}).encode())
+
+    assert found(5, 0) == {}
+    for full, unknown in ((4, 0), (5, 1)):
+        with pytest.raises(Disagreement, match=f"scanned {full} of 5 images and has {unknown}"):
+            found(full, unknown)
+
+
+@pytest.mark.parametrize(("wall", "speed"), [(20.0, "0.500 of clamdscan's speed (to reach: at least"
+                                              " 0.95): MISSED"),
+                                             (10.5, "0.952 of clamdscan's speed (to reach: at least"
+                                              " 0.95): reached")])
+def test_speed_is_the_median_of_the_rounds_against_the_peer_in_the_same_round(wall, speed):
+    rounds = [[heat(PEER, peer), heat(OURS, ours, cpu=6.0), heat(FIND, 2.0), heat(NO_CHANGE, 3.0)]
+              for peer, ours in ((10.0, wall), (100.0, 10 * wall), (10.0, 1000.0))]
+    lines = "\n".join(report.full_scan(rounds, 100))
+    assert speed in lines
+    assert "our CPU seconds: 6.0% of clamd's (to reach: at most 5%): MISSED" in lines
+    assert "no change: 1.5 times find" in lines
+
+
+def test_uploads_are_compared_by_their_95th_percentile():
+    idle = [Wait(script=0.2, request=0.1)] * 94 + [Wait(script=0.5, request=0.2)] * 6
+    beside = [Wait(script=0.4, request=0.1)] * 94 + [Wait(script=1.4, request=0.8)] * 6
+    lines = "\n".join(report.uploads(Uploads(idle, beside)))
+    assert ("scan-upload, whole process, p95: 2.80 times as long beside a rescan (to reach: at most"
+            " 3): reached") in lines
+    assert ("FILDES request, p95: 4.00 times as long beside a rescan (to reach: at most"
+            " 3): MISSED") in lines
+
+
+@pytest.mark.parametrize(("wall", "memory", "judged"), [
+    (6.0, 119, "no change: 3.00 times find, by CPU seconds 4.00 (to reach: at most 3): reached\n"
+               "our memory: 119 MB (to reach: below 120): reached"),
+    (6.2, 120, "no change: 3.10 times find, by CPU seconds 4.00 (to reach: at most 3): MISSED\n"
+               "our memory: 120 MB (to reach: below 120): MISSED")])
+def test_the_walk_is_compared_with_find_and_its_memory_with_the_limit(wall, memory, judged):
+    measured = Scale(run(memory=memory * 2**20), [run(2.0)] * 3, [run(wall, cpu=4.0)] * 3, [run()],
+                     ledger=5000)
+    lines = "\n".join(report.scale(measured, 100))
+    assert judged in lines
+    assert "50 bytes an image" in lines

@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--megabytes", type=_positive, default=200, metavar="N",
                         help="of the whole store (default 200)")
     parser.add_argument("--signatures", type=_positive, default=300_000, metavar="N",
-                        help="6000000 are as many as the official ones, and take clamd 1.2 GB")
+                        help="6000000 are as many as the official ones, and take clamd 1.4 GB")
     parser.add_argument("--rounds", type=_positive, default=3, metavar="N")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--tiny", action="store_true",

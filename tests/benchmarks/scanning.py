@@ -40,6 +40,7 @@ class Heat:
 
     name: str
     run: Run
+    clamd: int | None  # its process
     clamd_cpu: float  # seconds
     clamd_memory: int  # bytes
     hits: Hits | None
@@ -73,7 +74,7 @@ def _heat(host: Host, contender: Contender) -> Heat:
         clamd = stack.enter_context(host.engine()) if contender.found else None
         before = cpu_of(clamd) if clamd else 0.0
         run = timed(contender.argv, contender.good, discard=contender.found is None)
-        return Heat(contender.name, run,
+        return Heat(contender.name, run, clamd,
                     clamd_cpu=cpu_of(clamd) - before if clamd else 0.0,
                     clamd_memory=memory_of(clamd) if clamd else 0,
                     hits=contender.found(run.out) if contender.found else None)
