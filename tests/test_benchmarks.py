@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from maintenance.errors import ToolError
+from maintenance.errors import ImagewardenError, ToolError
 from tests.benchmarks import report, scanning, signatures, stores
 from tests.benchmarks.command import main
 from tests.benchmarks.host import Host
-from tests.benchmarks.scale import Scale
-from tests.benchmarks.scanning import FIND, NO_CHANGE, OURS, PEER, Disagreement, Heat
+from tests.benchmarks.scale import Scale, check
+from tests.benchmarks.scanning import FIND, NO_CHANGE, OURS, PEER, SERIAL, Disagreement, Heat
 from tests.benchmarks.timing import Run, percentile, timed
 from tests.benchmarks.uploads import Uploads, Wait
 from tests.processes import ENVIRONMENT, family, hidden, lives, started
@@ -74,15 +74,15 @@ def test_the_same_uploads_are_timed_with_and_without_a_rescan(tmp_path):
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_whatever_ends_it_nothing_is_left(tmp_path, end):
+@pytest.mark.parametrize(("end", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_whatever_ends_it_nothing_is_left(tmp_path, end, status):
     place = tmp_path / "place"
     with started(command(place, "--images", "20")) as script:
         while b"round 1" not in script.stderr.readline():
             assert script.poll() is None
         running = family(script.pid)
         script.send_signal(end)
-        assert script.wait(30) in {-end, 128 + end}
+        assert script.wait(30) == status
         wait_until(lambda: not any(place.iterdir()) and not any(map(lives, running)))
 
 
@@ -161,6 +161,27 @@ def test_a_rescan_that_leaves_images_out_is_no_result(tmp_path):
     for full, unknown in ((4, 0), (5, 1)):
         with pytest.raises(Disagreement, match=f"scanned {full} of 5 images and has {unknown}"):
             found(full, unknown)
+
+
+@pytest.mark.parametrize(("images", "current", "full"), [(4, 4, 0), (5, 4, 0), (5, 5, 1)])
+def test_a_walk_that_was_not_of_the_whole_store_without_a_change_is_no_result(
+        images, current, full):
+    def ended(*numbers):
+        store = dict(zip(("images", "current", "full"), numbers, strict=True))
+        return run(out=json.dumps({"stores": [store]}).encode())
+
+    check(ended(5, 5, 0), 5, current=5)
+    with pytest.raises(ImagewardenError, match=f"saw {images} images, {current} of them current"):
+        check(ended(images, current, full), 5, current=5)
+
+
+def test_those_that_scan_take_turns_at_going_first(monkeypatch, tmp_path):
+    monkeypatch.setattr(scanning, "_heat", lambda _, one: one.name)
+    names = scanning.compete(Host(tmp_path), scanning.contenders(Host(tmp_path), 5), 3,
+                             lambda _: None)
+    assert [order[:3] for order in names] == [[PEER, OURS, SERIAL], [OURS, SERIAL, PEER],
+                                              [SERIAL, PEER, OURS]]
+    assert {tuple(order[3:]) for order in names} == {(FIND, NO_CHANGE)}
 
 
 @pytest.mark.parametrize(("wall", "speed"), [(20.0, "0.500 of clamdscan's speed (to reach: at least"

@@ -31,7 +31,7 @@ def measure(host: Host, images: int, rounds: int, say: Callable[[str], None]) ->
     say("first walk")
     with host.engine():  # it is asked nothing, but has to be proven when something is due
         first = host.run("rescan-store", IN_FLIGHT, "--time-limit", "0.001s", "--json")
-    _expect(first, images, current=0)
+    check(first, images, current=0)
     say("booking every image as clean")
     book(host)
     finds, ours, status = [], [], []
@@ -39,7 +39,7 @@ def measure(host: Host, images: int, rounds: int, say: Callable[[str], None]) ->
         say(f"round {number + 1} of {rounds}")
         finds.append(timed(find(host).argv, discard=True))
         ours.append(host.run("rescan-store", IN_FLIGHT, "--json"))
-        _expect(ours[-1], images, current=images)
+        check(ours[-1], images, current=images)
         status.append(host.run("store-status", IN_FLIGHT))
     ledger = sum(path.stat().st_size for path in host.state.glob("ledger.sqlite*"))
     return Scale(first, finds, ours, status, ledger)
@@ -63,7 +63,8 @@ def book(host: Host) -> None:
         images.record_answers(page, generation.number)
 
 
-def _expect(run: Run, images: int, current: int) -> None:
+def check(run: Run, images: int, current: int) -> None:
+    """Raise ImagewardenError for a rescan that saw or scanned something else."""
     store = json.loads(run.out)["stores"][0]
     if (store["images"], store["current"], store["full"]) != (images, current, 0):
         raise ImagewardenError(f"rescan-store saw {store['images']} images, {store['current']} of"
