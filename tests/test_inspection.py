@@ -13,7 +13,7 @@ from maintenance.jobs.engines import Engine
 from maintenance.jobs.inspection import Desk, GenerationMoved, Inspection
 from maintenance.jobs.store_scan import StoreScan
 from maintenance.ledger.ledger import Ledger
-from maintenance.ledger.rows import Need, Seen
+from maintenance.ledger.rows import Need
 from maintenance.settings import Clamav
 from maintenance.shell.progress import Progress
 from maintenance.store.identity import READ, stamp
@@ -133,8 +133,8 @@ def row(tmp_path, name, **changed):
     with Ledger.open(tmp_path) as ledger:
         images = ledger.images("s")
         inode, size, mtime, ctime = stamp(os.stat(tmp_path / name))
-        images.record_seen([Seen(name.encode(), (inode, size, mtime, changed.get("ctime", ctime)),
-                                 True)])
+        images.record_seen([(name.encode(), inode, size, mtime, changed.get("ctime", ctime),
+                             None)])
         yield images
 
 

@@ -17,9 +17,10 @@ from maintenance.ledger import damage
 from maintenance.ledger import images as pages
 from maintenance.ledger.database import NETWORK
 from maintenance.ledger.ledger import Ledger, Run
-from maintenance.ledger.rows import Asked, Coverage, Need, Seen
+from maintenance.ledger.rows import Asked, Coverage, Need
 from maintenance.ledger.schema import VERSION
 from maintenance.verdict import CLEAN, Verdict, infected, unknown
+from tests.rows import all_rows
 
 ROOT = Path(__file__).parent.parent
 FILE = "ledger.sqlite"
@@ -48,8 +49,8 @@ def python(code, *arguments, wrap=()):
     return [*wrap, sys.executable, "-c", HEADER + code, str(ROOT), *map(str, arguments)]
 
 
-def seen(*keys, changed=True, inode=1):
-    return [Seen(key, (inode, 10, 20, 30), changed) for key in keys]
+def seen(*keys, inode=1):
+    return [(key, inode, 10, 20, 30, None) for key in keys]
 
 
 def run_of(job, status=0, started=1.0, finished=2.0, generation=None):
@@ -70,7 +71,7 @@ def raw(state, statement, *values):
 def test_a_new_ledger_knows_nothing(ledger):
     images = ledger.images("uploads")
     assert ledger.rebuilt is None
-    assert list(images.in_order()) == list(images.due(Need(1, time.time()))) == []
+    assert list(images.pages()) == list(images.due(Need(1, time.time()))) == []
     assert images.find(b"a") is None
     assert images.coverage(None) == Coverage(0, 0, 0, 0, 0, 0, 0, None, 0, 0)
     assert ledger.generations.current() is None
@@ -85,12 +86,12 @@ def test_rows_come_in_the_order_of_the_walk(ledger, monkeypatch):
             b"'\n"]
     ledger.images("uploads").record_seen(seen(*keys))
     ledger.images("other").record_seen(seen(b"zzz"))
-    assert [row.key for row in ledger.images("uploads").in_order()] == sorted(keys)
+    assert [row.key for row in all_rows(ledger.images("uploads"))] == sorted(keys)
 
 
 def test_every_number_that_a_file_system_gives_can_be_kept(ledger):
     stamp = (2**63 - 1, 2**62, -2**63, 2**63 - 1)
-    ledger.images("s").record_seen([Seen(b"a", stamp, True)])
+    ledger.images("s").record_seen([(b"a", *stamp, None)])
     assert ledger.images("s").find(b"a").stamp == stamp
 
 
@@ -120,7 +121,8 @@ def age(state, model):
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_what_is_due_comes_by_age_page_by_page_and_once(tmp_path, ledger, monkeypatch, seed):
+def test_what_is_due_comes_by_generation_and_age_page_by_page_and_once(
+        tmp_path, ledger, monkeypatch, seed):
     monkeypatch.setattr(pages, "PAGE", random.Random(seed).choice([1, 2, 5, 1000]))
     rng = random.Random(seed)
     images, other = ledger.images("s"), ledger.images("other")
@@ -131,11 +133,13 @@ def test_what_is_due_comes_by_age_page_by_page_and_once(tmp_path, ledger, monkey
         need = Need(generation=rng.randint(1, 3), started=float(rng.randint(1, 7)), full=full)
         never = sorted(key for key, (answer, _, _, gone) in model.items()
                        if answer is None and not gone)
-        again = sorted((checked, key) for key, (answer, generation, checked, gone) in model.items()
+        again = sorted((generation == need.generation, generation > need.generation, generation,
+                        checked, key)
+                       for key, (answer, generation, checked, gone) in model.items()
                        if answer is not None and not gone and checked < need.started
                        and (full or generation != need.generation
                             or answer.verdict is Verdict.UNKNOWN))
-        expected = never + [key for _, key in again]
+        expected = never + [key for *_, key in again]
         assert [row.key for row in images.due(need)] == expected
         assert images.count_due(need) == len(expected)
 
@@ -183,7 +187,7 @@ def test_an_answer_is_kept_with_everything_that_was_said(ledger):
             answer.verdict, answer.signature, answer.reason)
         assert (row.stamp, row.generation, row.missing) == ((1, 2, 3, 4), 7, False)
         assert time.time() - 60 < row.checked <= time.time()
-    assert [row.key for row in images.with_verdict(Verdict.INFECTED, 9)] == [b"i"]
+    assert [row.key for row in images.with_verdict(Verdict.INFECTED)] == [b"i"]
     images.record_answers([Asked(b"i", (1, 2, 3, 4), CLEAN)], 8)
     assert images.find(b"i").signature is None
     images.record_answers([], 9)
@@ -219,7 +223,7 @@ def test_what_vanished_before_its_scan_is_neither_due_nor_counted(ledger):
     images.missing.vanished([])
     assert [row.key for row in images.due(Need(1, time.time()))] == [b"b"]
     assert images.coverage(1).missing == 1
-    images.record_seen(seen(b"a", changed=False))
+    images.record_back([b"a"])
     assert images.coverage(1).missing == 0
 
 
@@ -227,16 +231,18 @@ def test_what_vanished_before_its_scan_goes_only_after_two_walks_a_day_apart(tmp
     images = ledger.images("s")
     images.record_seen(seen(b"a"))
     images.missing.vanished([b"a"])
+
+    def since():
+        return next(images.pages())[0][5]
+
     for _ in range(2):  # the first walk without it, and another on the same day
         raw(tmp_path, "UPDATE images SET missing_since = missing_since - 172800"
                       " WHERE missing_since < 1")
-        images.missing.note([b"a"])
-        images.missing.settle()
+        images.missing.settle([(b"a", since())])
         assert images.find(b"a").missing
         images.missing.vanished([b"a"])
     raw(tmp_path, "UPDATE images SET missing_since = missing_since - 172800")
-    images.missing.note([b"a"])
-    images.missing.settle()
+    images.missing.settle([(b"a", since())])
     assert images.find(b"a") is None
 
 
@@ -244,7 +250,7 @@ def test_young_images_are_due_but_do_not_come_up(ledger):
     images, now = ledger.images("s"), time.time()
     at = {b"new": now - 5, b"old": now - 70, b"checked": now - 70, b"changed": now - 5,
           b"future": now + 3600, b"current": now - 5}
-    images.record_seen([Seen(key, (1, 2, 3, int(ctime * 1e9)), True) for key, ctime in at.items()])
+    images.record_seen([(key, 1, 2, 3, int(ctime * 1e9), None) for key, ctime in at.items()])
     images.record_answers([Asked(key, (1, 2, 3, int(at[key] * 1e9)), CLEAN)
                            for key in (b"checked", b"changed")], 1)
     images.record_answers([Asked(b"current", (1, 2, 3, int(at[b"current"] * 1e9)), CLEAN)], 2)
@@ -329,15 +335,14 @@ def use(state):
     with Ledger.open(state) as ledger:
         images = ledger.images("s")
         need = Need(2, time.time() + 1)
-        rows = list(images.in_order())
+        rows = all_rows(images)
         list(images.due(need))
         images.count_due(need)
         images.coverage(1)
-        images.with_verdict(Verdict.INFECTED, 1000)
+        list(images.with_verdict(Verdict.INFECTED))
         images.record_seen(seen(*(row.key for row in rows[:100])))
         images.record_answers([Asked(b"new", (1, 2, 3, 4), CLEAN)], 1)
-        images.missing.note([b"new"])
-        images.missing.settle()
+        images.missing.settle([(b"new", None)])
         ledger.generations.current()
         ledger.generations.met("f" * 64, "ClamAV 2", FACTS, confirmed=True)
         ledger.last_rescan()
@@ -426,7 +431,7 @@ def test_an_empty_file_is_a_new_ledger(tmp_path):
     "(SELECT min(key) FROM images)", "UPDATE generations SET databases = '{'",
     "UPDATE images SET checked = 'yesterday' WHERE checked IS NOT NULL",
     "ALTER TABLE images RENAME COLUMN full_checked TO lost", "DROP TABLE outbox",
-    "UPDATE images SET verdict = CAST(x'ff' AS TEXT)", "DROP TABLE missing"])
+    "UPDATE images SET verdict = CAST(x'ff' AS TEXT)", "DROP TABLE undone"])
 def test_what_no_version_of_ours_has_written_is_damage(healthy, tmp_path, statement):
     state = copy(healthy, tmp_path, 0)
     raw(state, statement)
@@ -450,7 +455,7 @@ def test_damage_found_in_the_middle_of_a_run_is_mended_by_the_next(healthy, tmp_
             stream.seek(4096)
             stream.write(os.urandom((state / FILE).stat().st_size - 4096))
         with pytest.raises(LedgerError, match="the next run moves it aside"):
-            list(ledger.images("s").in_order())
+            list(ledger.images("s").pages())
     with Ledger.open(state) as ledger:
         assert ledger.rebuilt is not None
     with Ledger.open(state) as ledger:
@@ -508,7 +513,7 @@ with Ledger.open(state) as ledger:
     images = ledger.images(sys.argv[3])
     for number in range(int(sys.argv[4])):
         keys = [b"%06d-%02d" % (number, n) for n in range(20)]
-        images.record_seen([Seen(key, (1, 2, 3, 4), True) for key in keys])
+        images.record_seen([(key, 1, 2, 3, 4, None) for key in keys])
         images.record_answers([Asked(key, (1, 2, 3, 4), CLEAN) for key in keys], 1)
         ledger.generations.met(f"{number % 2}", "ClamAV 1", [], confirmed=True)  # reads first
         ledger.record_run(Run("rescan", 1.0, 2.0, "done", 0, {}, None), send=True)
@@ -567,7 +572,7 @@ def test_a_reader_waits_for_no_writer(tmp_path):
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("DELETE FROM images")
         begun = time.monotonic()
-        assert len(list(ledger.images("s").in_order())) == 1
+        assert len(list(ledger.images("s").pages())) == 1
         assert time.monotonic() - begun < 20
         writer.execute("ROLLBACK")
         writer.close()
@@ -581,7 +586,7 @@ def fill():
                 pass
         except OSError:
             pass
-batch = lambda n: [Seen(b"%06d-%s" % (n, b"x" * 50 + b"%03d" % m), (1, 2, 3, 4), True)
+batch = lambda n: [(b"%06d-%s" % (n, b"x" * 50 + b"%03d" % m), 1, 2, 3, 4, None)
                    for m in range(200)]
 def attempt(deed):
     try:

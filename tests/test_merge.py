@@ -12,11 +12,13 @@ from maintenance.ledger import images as pages
 from maintenance.ledger.ledger import Ledger
 from maintenance.ledger.rows import Asked
 from maintenance.store import merge
+from maintenance.store import walk as blocks
 from maintenance.store.identity import key_of, stamp
 from maintenance.store.merge import count_changes, take_census
-from maintenance.store.walk import Image, Unread, walk
+from maintenance.store.walk import Unread, walk
 from maintenance.verdict import CLEAN, Verdict, infected
 from tests.processes import nobody
+from tests.rows import all_rows
 from tests.test_walk import NAMES
 
 DAYS = 86400.0
@@ -40,7 +42,7 @@ class Scene:
         with open(self.path(name), "wb") as stream:
             stream.write(content)
 
-    def census(self, settle=True, take=take_census):
+    def census(self, believe=True, take=take_census):
         fd = os.open(self.store, os.O_RDONLY)
         try:
             with nobody():
@@ -49,18 +51,15 @@ class Scene:
             os.close(fd)
         if take is count_changes:
             return count_changes(met, self.images)
-        found = take_census(met, self.images, believe=settle)
-        if settle:
-            self.images.missing.settle()
-        return found
+        return take_census(met, self.images, believe=believe)
 
     def check_all(self, answer=CLEAN, generation=1):
         """Book an answer for every row."""
         self.images.record_answers(
-            [Asked(row.key, row.stamp, answer) for row in self.images.in_order()], generation)
+            [Asked(row.key, row.stamp, answer) for row in all_rows(self.images)], generation)
 
     def rows(self):
-        return {row.path: row for row in self.images.in_order()}
+        return {row.path: row for row in all_rows(self.images)}
 
     def days_pass(self, days):
         """What has been missing has been so for longer."""
@@ -83,6 +82,7 @@ def small_pages(monkeypatch):
     """Many pages and batches even of a small store."""
     monkeypatch.setattr(pages, "PAGE", 4)
     monkeypatch.setattr(merge, "BATCH", 3)
+    monkeypatch.setattr(blocks, "BLOCK", 5)
 
 
 def on_disk(store):
@@ -132,7 +132,7 @@ def test_after_any_edits_the_ledger_says_what_the_disk_shows(scene, small_pages,
         for _ in range(rng.randint(0, 25)):
             edit(rng, scene)
         disk = on_disk(scene.store)
-        foretold = scene.census(settle=False, take=count_changes)
+        foretold = scene.census(take=count_changes)
         assert scene.rows() == before, "counting writes nothing"
         census = scene.census()
         rows = scene.rows()
@@ -248,7 +248,6 @@ def test_a_store_that_cannot_be_read_at_all_loses_nothing(scene):
     scene.census()
     before = scene.rows()
     census = take_census([Unread(b"", "Input/output error")], scene.images)
-    scene.images.missing.settle()
     assert scene.rows() == before
     assert (census.images, census.known, census.gone) == (0, 0, False)
 
@@ -276,8 +275,8 @@ def test_under_half_of_what_is_known_is_not_believed(scene, left, gone):
     scene.census()
     for number in range(left, 10):
         os.unlink(scene.path(b"%d" % number))
-    assert scene.census(settle=False).gone is gone
-    assert scene.census(settle=False, take=count_changes).gone is gone
+    assert scene.census(believe=False).gone is gone
+    assert scene.census(take=count_changes).gone is gone
 
 
 @pytest.mark.parametrize("batch", [1, 3, 1000])
@@ -292,8 +291,7 @@ def test_a_walk_that_is_not_believed_changes_nothing_unless_told_to(scene, monke
         os.unlink(scene.path(b"%02d" % number))
     scene.write(b"35", b"another disk's image")
     scene.write(b"new")
-    assert scene.census(settle=False).gone
-    scene.images.missing.forget()
+    assert scene.census(believe=False).gone
     assert scene.rows() == before
     assert scene.census().gone
     rows = scene.rows()
@@ -312,20 +310,27 @@ def test_what_an_unbelieved_walk_did_not_meet_is_not_held_against_it(scene):
     scene.census()
     shutil.move(scene.store, scene.store + b"-aside")
     os.mkdir(scene.store)
-    assert scene.census(settle=False).gone
-    scene.images.missing.forget()
+    assert scene.census(believe=False).gone
     os.rmdir(scene.store)
     shutil.move(scene.store + b"-aside", scene.store)
     scene.census()
     assert not any(row.missing for row in scene.rows().values())
 
 
-def test_the_notes_of_a_walk_that_died_do_not_count(scene):
-    scene.write(b"a")
+def test_a_walk_that_dies_marks_nothing_missing(scene):
+    for name in (b"a", b"b", b"z"):
+        scene.write(name)
     scene.census()
-    scene.images.missing.note([b"a"])  # and killed
-    scene.census()
-    assert not scene.rows()[b"a"].missing
+    before = scene.rows()
+    last = next(scene.images.pages())[2:]
+
+    def dying():
+        yield last
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        take_census(dying(), scene.images, believe=True)
+    assert scene.rows() == before
 
 
 def test_stores_do_not_touch_each_other(scene):
@@ -333,27 +338,19 @@ def test_stores_do_not_touch_each_other(scene):
     scene.census()
     other = scene.ledger.images("other")
     take_census([], other)
-    other.missing.settle()
     assert not scene.rows()[b"a"].missing
 
 
 def test_memory_stays_flat_while_a_large_store_is_walked(scene):
-    def met():
-        for number in range(30_000):
-            yield Image(b"%08d" % number, (number, 1, 1, 1))
-
-    drawn = 0
-
     def counted():
-        nonlocal drawn
-        for one in met():
-            drawn += 1
+        for first in range(0, 30_000, 1000):
             # Never more than a batch or two ahead of what is written.
-            if drawn % 10_000 == 0:
-                assert scene.images.count() >= drawn - 3 * merge.BATCH
-            yield one
+            assert scene.images.count() >= first - 2 * merge.BATCH
+            yield [(b"%08d" % number, number, 1, 1, 1, None)
+                   for number in range(first, first + 1000)]
 
     take_census(counted(), scene.images)
     assert scene.images.count() == 30_000
-    assert [row.key for row in scene.images.in_order()] == [b"%08d" % n for n in range(30_000)]
+    assert [key for page in scene.images.pages() for key, *_ in page] == [
+        b"%08d" % n for n in range(30_000)]
     assert key_of(b"a/b") == b"a\0b"

@@ -18,7 +18,7 @@ import pytest
 from maintenance.errors import StoreError
 from maintenance.store.identity import key_of, path_of, stamp
 from maintenance.store.tree import NotAnImage, Tree, Vanished, excluding
-from maintenance.store.walk import DEEPEST, Image, Passed, Unread, meets, walk
+from maintenance.store.walk import DEEPEST, Passed, Unread, meets, walk
 from tests.processes import nobody
 
 ROOT = Path(__file__).parent.parent
@@ -48,8 +48,19 @@ def met(store, *arguments):
         return list(walk(fd, *arguments))
 
 
+def told(store, *arguments):
+    """Every key that is met, in order, and as what: an image's stamp, or Passed, or Unread."""
+    found = []
+    for one in met(store, *arguments):
+        if isinstance(one, list):
+            found += [(image[0], image[1:5]) for image in one]
+        else:
+            found.append((one.key, one))
+    return found
+
+
 def images(store, *arguments):
-    return [path_of(one.key) for one in met(store, *arguments) if isinstance(one, Image)]
+    return [path_of(key) for key, one in told(store, *arguments) if isinstance(one, tuple)]
 
 
 def write(store, name, content=b"x"):
@@ -75,7 +86,7 @@ def grow(rng, place, depth=0):
 @pytest.mark.parametrize("seed", range(25))
 def test_the_walk_meets_every_image_once_in_the_order_of_the_ledger(store, seed):
     files = {os.path.relpath(path, store) for path in grow(random.Random(seed), store)}
-    keys = [one.key for one in met(store)]
+    keys = [key for key, _ in told(store)]
     assert keys == sorted(set(keys))
     assert {path_of(key) for key in keys} == files
     assert keys == sorted(map(key_of, files))
@@ -91,7 +102,7 @@ def test_a_directory_sorts_before_what_only_begins_like_it(store):
 
 def test_identity_comes_with_each_image(store):
     path = write(store, b"a")
-    assert met(store) == [Image(b"a", stamp(os.lstat(path)))]
+    assert met(store) == [[(b"a", *stamp(os.lstat(path)), None)]]
     before = stamp(os.lstat(path))
     os.chmod(path, 0o600 if os.lstat(path).st_mode & 0o077 else 0o644)
     assert stamp(os.lstat(path)) != before
@@ -110,9 +121,8 @@ def test_what_is_no_image_is_passed_by_without_waiting(store):
     if os.geteuid() == 0:
         os.mknod(os.path.join(store, b"device"), stat.S_IFCHR | 0o666, os.makedev(1, 5))
         special.add(b"device")
-    found = met(store)
-    assert {one.key for one in found if isinstance(one, Passed)} == special
-    assert [one.key for one in found if isinstance(one, Image)] == [b"image"]
+    assert {one.key for one in met(store) if isinstance(one, Passed)} == special
+    assert images(store) == [b"image"]
     with Tree(Path(os.fsdecode(store))) as tree:
         for name in special:
             with pytest.raises(NotAnImage):
@@ -179,9 +189,9 @@ def test_an_unreadable_directory_is_told_and_its_neighbours_are_met(store):
         found = list(walk(fd))
     os.chmod(os.path.join(store, b"closed"), 0o755)
     os.chmod(os.path.join(store, b"listed"), 0o755)
-    assert [(type(one), one.key) for one in found] == [
-        (Image, b"a\0x"), (Unread, b"closed"), (Unread, b"listed\0x"), (Image, b"z")]
-    assert found[1].reason == "Permission denied"
+    assert [[image[0] for image in one] if isinstance(one, list) else one for one in found] == [
+        [b"a\0x"], Unread(b"closed", "Permission denied"),
+        Unread(b"listed\0x", "Permission denied"), [b"z"]]
 
 
 def test_a_store_that_cannot_be_listed_is_unread_as_a_whole(store):
@@ -210,7 +220,8 @@ from maintenance.store.walk import walk
 os.umask(0o022)
 Path(sys.argv[2], "sub/inside").write_text("x")
 with Tree(Path(sys.argv[2])) as tree:
-    print([(type(one).__name__, one.key, getattr(one, "reason", "")[:20]) for one in walk(tree.fd)])
+    print([[image[0] for image in one] if isinstance(one, list) else (one.key, one.reason[:20])
+           for one in walk(tree.fd)])
     for path in (b"sub/inside", b"other/x"):
         try:
             tree.open(path)
@@ -229,8 +240,7 @@ def test_another_file_system_mounted_inside_is_told_and_not_entered(store):
          sys.executable, store, MOUNTED, ROOT],
         stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
     assert lines == [
-        "[('Image', b'a', ''), ('Image', b'other\\x00x', ''),"
-        " ('Unread', b'sub', 'another file system ')]",
+        "[[b'a', b'other\\x00x'], (b'sub', 'another file system ')]",
         "another file system is mounted on its way", "opened"]
 
 
@@ -258,7 +268,9 @@ def test_a_directory_flipped_to_a_link_never_leads_outside(store, tmp_path):
     try:
         with Tree(Path(os.fsdecode(store))) as tree:
             while flips < 3000 and thread.is_alive():
-                seen |= {path_of(one.key) for one in walk(tree.fd)}
+                for one in walk(tree.fd):
+                    seen |= ({path_of(image[0]) for image in one} if isinstance(one, list)
+                             else {path_of(one.key)})
                 for path in (b"d/image.jpg", b"d/secret.jpg", b"d/deep/secret.jpg",
                              b"d/deep/image.jpg", b"a"):
                     with suppress(Vanished, NotAnImage), os.fdopen(tree.open(path), "rb") as stream:
@@ -333,7 +345,7 @@ def test_a_store_is_opened_where_its_own_path_leads_once(store, tmp_path):
     with Tree(tmp_path / "link") as tree:
         (tmp_path / "link").unlink()
         (tmp_path / "link").symlink_to("/etc")
-        assert [one.key for one in walk(tree.fd)] == [b"a"]
+        assert [image[0] for block in walk(tree.fd) for image in block] == [b"a"]
         os.close(tree.open(b"a"))
         assert tree.holds("a")
         assert not tree.holds("b")
@@ -364,15 +376,15 @@ def test_a_tree_deeper_than_any_path_is_walked_or_told(store, descriptors):
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit[1], descriptors), limit[1]))
     try:
-        found = met(store)
+        found = told(store)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
         subprocess.run(["rm", "-rf", os.path.join(store, b"d")], check=True)
-    keys = [one.key for one in found]
+    keys = [key for key, _ in found]
     assert keys == sorted(keys)
-    assert isinstance(found[-1], Image)
-    assert found[-1].key == b"z"
-    unread = [one for one in found if isinstance(one, Unread)]
+    assert isinstance(found[-1][1], tuple)
+    assert keys[-1] == b"z"
+    unread = [one for _, one in found if isinstance(one, Unread)]
     assert len(unread) == 1
     assert unread[0].reason == f"more than {DEEPEST} directories deep"
     assert len(found) > DEEPEST
@@ -419,7 +431,7 @@ def test_a_walk_survives_a_tree_that_others_change(store):
     thread.start()
     try:
         for _ in range(150):
-            keys = [one.key for one in met(store)]
+            keys = [key for key, _ in told(store)]
             assert keys == sorted(set(keys))
             assert b"stays" in keys
     finally:

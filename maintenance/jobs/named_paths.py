@@ -13,7 +13,7 @@ from maintenance.errors import StoreError, UsageError
 from maintenance.settings import Store
 from maintenance.store.identity import DIRECTORY, path_of
 from maintenance.store.tree import NotAnImage, Tree, excluding
-from maintenance.store.walk import Excluded, Image, Unread, meets, walk
+from maintenance.store.walk import Excluded, Unread, meets, walk
 from maintenance.text import show
 
 
@@ -108,11 +108,11 @@ class NamedPaths:
         try:
             device = os.fstat(fd).st_dev
             for met in walk(fd):
-                path = _joined(real, path_of(met.key))
                 if isinstance(met, Unread):
-                    yield self._unreachable(path, met.reason)
-                elif isinstance(met, Image):
-                    yield self._named(path, device, real)
+                    yield self._unreachable(_joined(real, path_of(met.key)), met.reason)
+                elif isinstance(met, list):
+                    for key, *_ in met:
+                        yield self._named(_joined(real, path_of(key)), device, real)
         finally:
             os.close(fd)
 

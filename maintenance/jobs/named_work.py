@@ -11,7 +11,6 @@ from maintenance.jobs.named_paths import Named, NamedPaths, Unreachable, apart
 from maintenance.jobs.optimize_report import OptimizeReport, StoreResult
 from maintenance.jobs.optimize_tally import Subject, Tally, Work
 from maintenance.jobs.walking import chosen_stores, opened_tree
-from maintenance.ledger.rows import Seen
 from maintenance.shell.job import Context
 from maintenance.store.identity import key_of, stamp
 from maintenance.store.tree import NotAnImage
@@ -55,16 +54,16 @@ class NamedWork:
 
     def _recorded(self, tally: Tally, batch: Sequence[Named]) -> Sequence[bytes]:
         """Write into the ledger what is new or changed; a dry run only counts that."""
-        seen = [Seen(key_of(one.path), stamp(info), changed=True)
-                for one in batch if (info := self._look(tally, one)) is not None]
-        known = {row.key: row.stamp for row in tally.subject.images.among(
-            [one.key for one in seen]) if not row.missing}
-        fresh = [one for one in seen if known.get(one.key) != one.stamp]
+        seen = {key_of(one.path): stamp(info)
+                for one in batch if (info := self._look(tally, one)) is not None}
+        known = {row.key: row.stamp for row in tally.subject.images.among(list(seen))
+                 if not row.missing}
+        fresh = [(key, *now, None) for key, now in seen.items() if known.get(key) != now]
         if self._context.options.dry_run:
             tally.result.left += len(fresh)
-            return [one.key for one in seen if known.get(one.key) == one.stamp]
+            return [key for key, now in seen.items() if known.get(key) == now]
         tally.subject.images.record_seen(fresh)
-        return [one.key for one in seen]
+        return list(seen)
 
     def _look(self, tally: Tally, one: Named) -> os.stat_result | None:
         try:

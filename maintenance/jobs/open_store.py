@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from maintenance.jobs.rescan_report import Infected, RescanReport, StoreResult, Undone
+from maintenance.jobs.refuted import Refuted
+from maintenance.jobs.rescan_report import RescanReport, StoreResult, Undone
 from maintenance.jobs.taking import Taking, settle
 from maintenance.jobs.walking import walked
 from maintenance.ledger.images import Images
@@ -29,6 +30,7 @@ class OpenStore:
     census: Census
     result: StoreResult
     taking: Taking
+    refuted: Refuted  # by a dry run's walk
     young: int = 0  # of those left: they wait for a later run, whatever this one does
     unasked: int = 0  # images no engine was asked about: too large, or not to be opened
 
@@ -45,7 +47,8 @@ class OpenStore:
         """Count what is still due."""
         need = self.need(need)
         self.young = self.images.count_young(need)
-        self.result.left = self.images.count_due(need) + self.census.changed
+        self.result.left = self.images.count_due(need) + self.refuted.correction(
+            self.images, need)
 
     def meet(self, row: ImageRow, scanned: Stamp, signature: str) -> None:
         """Take an image that was just found infected, when that is wanted."""
@@ -64,12 +67,11 @@ class OpenStore:
         result.unknown = coverage.unknown
         result.current = max(0, result.images - result.full - result.left - self.unasked)
         name = self.store.name
-        for row in self.images.with_verdict(Verdict.INFECTED, -1):
-            report.found(taking.stayed.get(row.path)
-                         or Infected(name, show(row.path), row.signature or ""))
+        for row in self.images.with_verdict(Verdict.INFECTED):
+            report.found(taking.told(row))
             if row.reason is not None:  # that it is infected is what was known before
                 report.left_undone(Undone(name, show(row.path), row.reason))
-        for row in self.images.with_verdict(Verdict.UNKNOWN, -1):
+        for row in self.images.with_verdict(Verdict.UNKNOWN):
             report.left_undone(Undone(name, show(row.path), row.reason or ""))
 
 
@@ -79,7 +81,9 @@ def open_store(context: Context, store: Store, quarantine: Quarantine | None,
     with context.going_on(f'store "{store.name}": '):
         if quarantine is not None:
             settle(quarantine, context.ledger.images(store.name), store.name)
-        found = stack.enter_context(walked(context, store, believe=context.options.accept_missing))
+        refuted = stack.enter_context(Refuted())
+        found = stack.enter_context(walked(context, store, believe=context.options.accept_missing,
+                                           refuted=refuted.note))
         census, result = found.census, StoreResult(store.name, found.census.images)
         report.stores.append(result)
         for key, reason in census.unread:
@@ -87,4 +91,4 @@ def open_store(context: Context, store: Store, quarantine: Quarantine | None,
         if not context.options.dry_run:
             context.ledger.replace_undone("rescan", store.name, census.unread)
         taking = Taking.into(quarantine, context, store, found.images, report)
-        yield OpenStore(store, found.tree, found.images, census, result, taking)
+        yield OpenStore(store, found.tree, found.images, census, result, taking, refuted)

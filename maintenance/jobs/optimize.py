@@ -63,7 +63,7 @@ def _whole(context: Context, store: Store, report: OptimizeReport, recipe: str,
     known, outdated = context.ledger.optimized(store.name, recipe), list[Known]()
     with context.going_on(f'store "{store.name}": '):
         found = stack.enter_context(
-            walked(context, store, outdated=lambda keys: outdated.append(known.tally(keys)))
+            walked(context, store, refuted=lambda one: outdated.append(known.tally(one.keys)))
             if dry else walked(context, store, draft=remove_draft))
         tally = Tally(Subject(store, found.tree, found.images, known), report,
                       StoreResult(store.name))

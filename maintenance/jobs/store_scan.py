@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from maintenance.jobs.engines import Engine
 from maintenance.jobs.inspection import Desk, Inspection, Judged
 from maintenance.ledger.images import Images
-from maintenance.ledger.rows import Asked, ImageRow, Need, Seen
+from maintenance.ledger.rows import Asked, ImageRow, Need
 from maintenance.settings import Clamav
 from maintenance.shell.progress import Progress
 from maintenance.store.identity import Stamp, stamp
@@ -60,7 +60,7 @@ class StoreScan:
         """Tell whether an image that changed since the walk is young again, and note it."""
         young = 0 <= time.time() - info.st_ctime < self.need.min_age
         if young and stamp(info) != row.stamp:
-            self.images.record_seen([Seen(row.key, stamp(info), changed=True)])
+            self.images.record_seen([(row.key, *stamp(info), None)])
         return young
 
     def _book(self, batch: Sequence[Judged[ImageRow]]) -> None:

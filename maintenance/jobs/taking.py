@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from maintenance.errors import FileChanged, QuarantineError
 from maintenance.jobs.rescan_report import Infected, RescanReport, Undone
 from maintenance.ledger.images import Images
+from maintenance.ledger.rows import ImageRow
 from maintenance.settings import Store
 from maintenance.shell.job import Context
 from maintenance.store.brake import Braked, Intake, brake_of
@@ -30,11 +31,13 @@ def settle(quarantine: Quarantine, images: Images, store: str) -> None:
 
     Before the walk: else a store whose only image was taken looks as if it were not mounted.
     """
-    known = {row.path: row for row in images.infected()}
-    for held in quarantine.held() if known else ():
-        record, row = held.record, known.get(held.record.raw)
-        if row and (record.store, record.inode, record.size, record.mtime_ns) == (
-                store, *row.stamp[:3]):  # not only the inode: another file may have got it
+    taken: set[tuple[bytes, int, int, int]] | None = None
+    for row in images.infected():
+        if taken is None:  # mostly nothing is infected, and no record has to be read
+            taken = {(one.raw, one.inode, one.size, one.mtime_ns)
+                     for one in (held.record for held in quarantine.held())
+                     if one.store == store}
+        if (row.path, *row.stamp[:3]) in taken:  # not only the inode: it may be another's now
             images.forget(row.key, row.stamp)
 
 
@@ -49,7 +52,7 @@ class Taking:
     intake: Intake | None = None
     taken: int = 0
     vanished: int = 0
-    stayed: dict[bytes, Infected] = field(default_factory=dict)  # by path
+    stayed: dict[bytes, Infected] = field(default_factory=dict)  # by path, before the brake
     _run: str = field(default_factory=lambda: iso(time.time()) or "")
     _braked: bool = False
 
@@ -93,15 +96,26 @@ class Taking:
             except QuarantineError as error:
                 self._lose(str(error))
         met = Infected(self.store.name, show(path), signature, action, ticket)
-        if ticket is None:
+        if ticket is None and self.intake is not None and not self._braked:
             self.stayed[path] = met
         return met
+
+    def told(self, row: ImageRow) -> Infected:
+        """Return what results say of an infected image that is still in the store.
+
+        Once the brake is on, everything at the current generation was met and left: so
+        a signature that matches a million images does not fill the memory with them.
+        """
+        braked = self._braked and row.generation == self.report.generation
+        return self.stayed.get(row.path) or Infected(
+            self.store.name, show(row.path), row.signature or "",
+            "brake" if braked else "reported")
 
     def meet_known(self, tree: Tree, generation: int) -> None:
         """Meet what the ledger says is infected, unchanged and current."""
         if self.intake is None:
             return
-        for row in self.images.with_verdict(Verdict.INFECTED, -1):
+        for row in self.images.with_verdict(Verdict.INFECTED):
             if row.generation == generation and row.path not in self.stayed:
                 met = self.meet(tree, row.path, row.stamp, row.signature or "")
                 if met is not None and met.ticket is not None:

@@ -8,9 +8,9 @@ from maintenance.errors import StoreError, UsageError
 from maintenance.ledger.images import Images
 from maintenance.settings import Store
 from maintenance.shell.job import Context
-from maintenance.store.merge import Census, count_changes, take_census
+from maintenance.store.merge import Census, Difference, count_changes, take_census
 from maintenance.store.tree import Tree, excluding
-from maintenance.store.walk import walk
+from maintenance.store.walk import Met, walk
 from maintenance.text import show
 
 
@@ -46,25 +46,25 @@ def opened_tree(store: Store) -> Iterator[Tree]:
 @contextmanager
 def walked(context: Context, store: Store, *, believe: bool = False,
            draft: Callable[[int, bytes], None] = lambda directory, name: None,
-           outdated: Callable[[Sequence[bytes]], None] = lambda keys: None
+           refuted: Callable[[Difference], None] = lambda difference: None
            ) -> Iterator[Walked]:
     """Walk a store and write into the ledger what is new, changed or gone.
 
     Raises StoreError for a store that shows too little, unless ``believe``; a dry run
-    only counts. See ``walk`` for ``draft``, ``count_changes`` for ``outdated``.
+    only counts. See ``walk`` for ``draft``, ``count_changes`` for ``refuted``.
     """
     images = context.ledger.images(store.name)
     with opened_tree(store) as tree:
         met = context.progress.over(walk(tree.fd, excluding(store.exclude), draft),
-                                    f"{store.name}: walk")
-        dry = context.options.dry_run
-        census = (count_changes(met, images, outdated) if dry
+                                    f"{store.name}: walk", images=_images_in)
+        census = (count_changes(met, images, refuted) if context.options.dry_run
                   else take_census(met, images, believe=believe))
         if census.gone and not believe:
-            images.missing.forget()
             raise StoreError(f"shows {census.images} images where the ledger knows {census.known};"
                              " is it mounted? If they are really gone: rescan-store"
                              " --accept-missing")
-        if not dry:
-            images.missing.settle()
         yield Walked(store, tree, images, census)
+
+
+def _images_in(met: Met) -> int:
+    return len(met) if isinstance(met, list) else 0

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
 from maintenance.errors import LedgerError
 from maintenance.ledger.damage import believed, explained, found, set_aside
 from maintenance.ledger.migrations import migrate
-from maintenance.ledger.schema import VERSION, metadata
+from maintenance.ledger.schema import STATISTICS, VERSION, metadata
 from maintenance.text import show
 
 NAME = "ledger.sqlite"
@@ -61,6 +62,16 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Lend a connection that will only read, and so waits for no writer."""
     with sound(engine), engine.connect().execution_options(reading=True) as connection:
         yield connection
+
+
+def plain_rows(connection: sa.Connection, query: sa.Select[Any]) -> list[tuple[Any, ...]]:
+    """Return the rows as sqlite3 has them: in a third of the time, and nothing checked."""
+    cursor: Any = connection.execute(query).cursor
+    try:
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    except sqlite3.Error as error:  # SQLAlchemy does not see this one
+        raise explained(error, Path(connection.engine.url.database or "")) from None
+    return rows
 
 
 def sound(engine: sa.Engine) -> AbstractContextManager[None]:
@@ -126,6 +137,8 @@ def _make_or_migrate(path: Path, in_use: int) -> None:
                 return
             if version == 0:  # a new, empty file
                 metadata.create_all(connection)
+                for statement in STATISTICS:
+                    connection.exec_driver_sql(statement)
             else:
                 _migrate(connection, version, path, in_use)
             connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
@@ -137,8 +150,8 @@ def _make_or_migrate(path: Path, in_use: int) -> None:
 def _migrate(connection: sa.Connection, version: int, path: Path, in_use: int) -> None:
     """Take an older ledger to today's schema, if no other job has it open.
 
-    Version 1 took no lock while it had the ledger open; the step from there only
-    adds, and disturbs no statement of such a job.
+    Version 1 took no lock while it had the ledger open: a job of it that is walking
+    just then fails with one line, and the next run goes on.
     """
     try:
         fcntl.flock(in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,25 +1,24 @@
 """What the ledger knows about the images of one store."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
-from maintenance.ledger.database import reading
+from maintenance.ledger.coverage import covered
+from maintenance.ledger.database import plain_rows, reading
+from maintenance.ledger.due import ranges, young
 from maintenance.ledger.missing import Missing
-from maintenance.ledger.rows import STAMP, Asked, Coverage, ImageRow, Need, Seen, Stamp
-from maintenance.ledger.schema import images
+from maintenance.ledger.rows import COLUMNS, STAMP, Asked, Coverage, ImageRow, Known, Need, Stamp
+from maintenance.ledger.schema import UNCLEAN, images
+from maintenance.ledger.upserts import ANSWERED, SEEN
 from maintenance.verdict import Verdict
 
 PAGE = 1000
-_INSERT = insert(images)
-_EXCLUDED = _INSERT.excluded  # the values an upsert came with
-_STILL_INFECTED = sa.and_(images.c.verdict == "infected", _EXCLUDED["verdict"] == "unknown",
-                          *(images.c[name] == _EXCLUDED[name] for name in STAMP))
-_FORGET = {name: None for name in ("verdict", "signature", "reason", "generation", "checked",
-                                   "full_checked")}
+_HERE = images.c.missing_since.is_(None)
 
 
 class Images:
@@ -31,53 +30,65 @@ class Images:
         self._mine = images.c.store == store
         self.missing = Missing(engine, store)
 
-    def in_order(self) -> Iterator[ImageRow]:
+    def pages(self) -> Iterator[list[Known]]:
         """Yield every row in the order of the walk, a page at a time."""
-        yield from self._pages(self._mine, lambda row: (row.key,), (images.c.key,))
+        columns = [images.c[name] for name in ("key", *STAMP, "missing_since")]
+        query = sa.select(*columns).where(self._mine).order_by(images.c.key).limit(PAGE)
+        further: sa.ColumnElement[bool] = sa.true()
+        while True:
+            with reading(self._engine) as connection:
+                page = plain_rows(connection, query.where(further))
+                if page and not isinstance(page[0][0], bytes):  # text would sort before it
+                    raise ValueError
+            if page:
+                yield page
+            if len(page) < PAGE:
+                return
+            further = images.c.key > page[-1][0]
 
     def due(self, need: Need) -> Iterator[ImageRow]:
         """Yield what is due and old enough, page by page: never checked first, then the oldest.
 
         What is booked meanwhile does not come up again.
         """
-        here = self._mine & images.c.missing_since.is_(None) & ~_young(need)
-        yield from self._pages(here & images.c.checked.is_(None), lambda row: (row.key,),
-                               (images.c.key,))
-        yield from self._pages(here & _again(need), lambda row: (row.checked, row.key),
-                               (images.c.checked, images.c.key))
+        for one in ranges(need):
+            yield from self._pages(one.order, one.condition, _HERE, ~young(need))
 
-    def _pages(self, where: sa.ColumnElement[bool],
-               position: Callable[[ImageRow], Sequence[object]],
-               order: Sequence[sa.ColumnElement[Any]]) -> Iterator[ImageRow]:
+    def _pages(self, order: Sequence[sa.ColumnElement[Any]], *where: sa.ColumnElement[bool]
+               ) -> Iterator[ImageRow]:
         further: sa.ColumnElement[bool] = sa.true()
         while True:
-            page = self._rows(where, further, order=order, limit=PAGE)
+            page = self._rows(*where, further, order=order, limit=PAGE)
             yield from page
             if len(page) < PAGE:
                 return
-            further = sa.tuple_(*order) > sa.tuple_(*map(sa.literal, position(page[-1])))
+            last = [sa.literal(getattr(page[-1], column.name)) for column in order]
+            further = sa.tuple_(*order) > sa.tuple_(*last)
 
     def count_present(self) -> int:
         """Return how many rows are not missing."""
-        return self.count(images.c.missing_since.is_(None))
+        return self.count(_HERE)
 
     def count_due(self, need: Need) -> int:
         """Return how many rows are due, the young ones included."""
-        return self.count(_due(need))
+        return self._count(need, _HERE)
 
     def count_young(self, need: Need) -> int:
         """Return how many of those that are due wait for a later run."""
-        return self.count(_due(need), _young(need))
+        return self._count(need, _HERE, young(need)) if need.min_age > 0 else 0
 
-    def with_verdict(self, verdict: Verdict, limit: int) -> Sequence[ImageRow]:
-        """Return images in the store that have ``verdict``, in the order of paths."""
-        return self._rows(self._mine, images.c.verdict == verdict.value,
-                          images.c.missing_since.is_(None), order=(images.c.key,), limit=limit)
+    def count_due_among(self, keys: Sequence[bytes], need: Need, *, missing: bool) -> int:
+        """Return how many of ``keys`` are due; ``missing``: or would be, were they there."""
+        return self._count(need, images.c.key.in_(keys), ~_HERE if missing else _HERE)
 
-    def infected(self) -> Sequence[ImageRow]:
-        """Return every image that was found infected, also those that are there no longer."""
-        return self._rows(self._mine, images.c.verdict == Verdict.INFECTED.value,
-                          order=(images.c.key,), limit=-1)
+    def with_verdict(self, verdict: Verdict) -> Iterator[ImageRow]:
+        """Yield the images in the store that have ``verdict``, in the order of paths."""
+        yield from self._pages((images.c.key,), UNCLEAN, images.c.verdict == verdict.value, _HERE)
+
+    def infected(self) -> Iterator[ImageRow]:
+        """Yield every image that was found infected, also those that are there no longer."""
+        yield from self._pages((images.c.key,), UNCLEAN,
+                               images.c.verdict == Verdict.INFECTED.value)
 
     def forget(self, key: bytes, stamp: Stamp) -> None:
         """Drop the row of a file that was taken out of the store, not that of a successor."""
@@ -87,40 +98,30 @@ class Images:
 
     def find(self, key: bytes) -> ImageRow | None:
         """Return one row."""
-        return next(iter(self._rows(self._mine, images.c.key == key, order=(), limit=1)), None)
+        return next(iter(self._rows(images.c.key == key, order=(), limit=1)), None)
 
     def among(self, keys: Sequence[bytes]) -> Sequence[ImageRow]:
         """Return the rows that there are of ``keys``."""
-        return self._rows(self._mine, images.c.key.in_(keys), order=(), limit=len(keys))
+        return self._rows(images.c.key.in_(keys), order=(), limit=len(keys))
 
     def coverage(self, generation: int | None) -> Coverage:
         """Count the images of the store by what is known of them, in one pass."""
-        here = images.c.missing_since.is_(None)
-        clean = here & (images.c.verdict == "clean")
-        current = images.c.generation == generation
-        counts = [sa.func.count().filter(one) for one in (
-            here, clean & current, clean & (images.c.generation.is_distinct_from(generation)),
-            here & (images.c.verdict == "unknown"), here & (images.c.verdict == "infected"),
-            here & images.c.verdict.is_(None), ~here)]
-        query = sa.select(*counts, sa.func.min(images.c.checked).filter(here),
-                          sa.func.coalesce(sa.func.sum(images.c.size).filter(here), 0),
-                          sa.func.coalesce(sa.func.sum(images.c.bytes_saved).filter(here), 0)
-                          ).select_from(images).where(self._mine)
         with reading(self._engine) as connection:
-            found = connection.execute(query).one()
-        return Coverage(*found[:7], oldest_check=found[7], bytes=found[8], bytes_saved=found[9])
+            return covered(connection, self._mine, generation)
 
-    def record_seen(self, seen: Sequence[Seen]) -> None:
-        """Write what a walk met; a changed image forgets its verdict."""
-        fresh = {name: _EXCLUDED[name] for name in (*STAMP, "missing_since")}
-        for changed, values in ((False, fresh), (True, {**fresh, **_FORGET})):
-            part = [{**_stamped(one.stamp), "store": self._store, "key": one.key,
-                     "missing_since": None} for one in seen if one.changed is changed]
-            if part:
-                with self._engine.begin() as connection:
-                    connection.execute(
-                        _INSERT.on_conflict_do_update(index_elements=["store", "key"],
-                                                      set_=values), part)
+    def record_seen(self, seen: Sequence[Known]) -> None:
+        """Write what is new or changed: it is here, in this form, and was never checked."""
+        if seen:
+            with self._engine.begin() as connection:
+                connection.exec_driver_sql(SEEN, [(self._store, *one[:5]) for one in seen])
+
+    def record_back(self, keys: Sequence[bytes]) -> None:
+        """Write that images that were missing are here again, as they were."""
+        if keys:
+            back = sa.update(images).where(self._mine, images.c.key == sa.bindparam("at")).values(
+                missing_since=None)
+            with self._engine.begin() as connection:
+                connection.execute(back, [{"at": key} for key in keys])
 
     def record_answers(self, answers: Iterable[Asked], generation: int) -> None:
         """Book verdicts of full scans under ``generation``, in one transaction.
@@ -134,54 +135,29 @@ class Images:
                  "reason": one.answer.reason, "generation": generation, "checked": now,
                  "full_checked": now, "missing_since": None} for one in answers]
         if rows:
-            kept = {name: sa.case((_STILL_INFECTED, images.c[name]), else_=_EXCLUDED[name])
-                    for name in ("verdict", "signature", "generation", "full_checked")}
-            fresh = {name: _EXCLUDED[name]
-                     for name in (*STAMP, "reason", "checked", "missing_since")}
             with self._engine.begin() as connection:
-                connection.execute(_INSERT.on_conflict_do_update(
-                    index_elements=["store", "key"], set_={**kept, **fresh}), rows)
+                connection.execute(ANSWERED, rows)
 
     def count(self, *conditions: sa.ColumnElement[bool]) -> int:
         """Return how many rows of this store meet all ``conditions``."""
-        query = sa.select(sa.func.count()).select_from(images).where(self._mine, *conditions)
         with reading(self._engine) as connection:
-            return int(connection.execute(query).scalar_one())
+            return int(connection.execute(self._counting(*conditions)).scalar_one())
+
+    def _count(self, need: Need, *conditions: sa.ColumnElement[bool]) -> int:
+        counts = [self._counting(one.condition, *conditions).scalar_subquery()
+                  for one in ranges(need)]
+        with reading(self._engine) as connection:
+            return int(connection.execute(sa.select(reduce(add, counts))).scalar_one())
+
+    def _counting(self, *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+        return sa.select(sa.func.count()).select_from(images).where(self._mine, *conditions)
 
     def _rows(self, *where: sa.ColumnElement[bool], order: Sequence[sa.ColumnElement[object]],
               limit: int) -> Sequence[ImageRow]:
-        query = sa.select(images).where(*where).order_by(*order).limit(limit)
+        columns = [images.c[name] for name in COLUMNS]
+        query = sa.select(*columns).where(self._mine, *where).order_by(*order).limit(limit)
         with reading(self._engine) as connection:
-            return [_row(row) for row in connection.execute(query)]
-
-
-def _due(need: Need) -> sa.ColumnElement[bool]:
-    return images.c.missing_since.is_(None) & (images.c.checked.is_(None) | _again(need))
-
-
-def _again(need: Need) -> sa.ColumnElement[bool]:
-    stale = (images.c.verdict == "unknown") | images.c.reason.is_not(None) | (
-        images.c.generation != need.generation)
-    asked = images.c.checked < need.started
-    return asked if need.full else asked & stale
-
-
-def _young(need: Need) -> sa.ColumnElement[bool]:
-    """Choose what waits for a later run; a ctime in the future is a wrong clock, not youth."""
-    if need.min_age <= 0:
-        return sa.false()
-    return (images.c.ctime_ns > need.grown) & (images.c.ctime_ns <= time.time_ns())
-
-
-def _row(row: sa.Row[tuple[object, ...]]) -> ImageRow:
-    """Return a row as we wrote it; raises ValueError when we cannot have."""
-    verdict = None if row.verdict is None else Verdict(row.verdict)
-    stamp = (row.inode, row.size, row.mtime_ns, row.ctime_ns)
-    if not (isinstance(row.key, bytes) and isinstance(row.checked, float | None)
-            and all(isinstance(number, int) for number in stamp)):
-        raise ValueError
-    return ImageRow(row.key, stamp, verdict, row.signature, row.reason, row.generation,
-                    row.checked, row.missing_since is not None)
+            return [ImageRow.of(row) for row in connection.execute(query)]
 
 
 def _stamped(stamp: Stamp) -> dict[str, int]:

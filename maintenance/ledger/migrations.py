@@ -9,6 +9,23 @@ _STEPS = {
     1: ("ALTER TABLE images ADD COLUMN optimized_ctime_ns INTEGER",
         "ALTER TABLE images ADD COLUMN kept_reason TEXT",
         "CREATE INDEX images_size ON images (store, size)"),
+    # Only indexes change; the table that goes held notes that did not outlive a walk.
+    2: ("DROP INDEX images_checked",
+        "DROP INDEX images_infected",
+        "DROP INDEX images_size",
+        "DROP TABLE missing",
+        'CREATE INDEX images_due ON images (store, generation, checked, "key",'
+        " missing_since, ctime_ns)",
+        'CREATE INDEX images_unsure ON images (store, generation, checked, "key")'
+        " WHERE verdict = 'unknown' OR reason IS NOT NULL",
+        'CREATE INDEX images_unclean ON images (store, verdict, "key")'
+        " WHERE verdict != 'clean'",
+        "ANALYZE sqlite_master",
+        "INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES"
+        " ('images', 'images', '1000000 500000 1'),"
+        " ('images', 'images_due', '1000000 1000000 100000 1000 1 1 1'),"
+        " ('images', 'images_unsure', '1000000 1000000 100000 1000 1'),"
+        " ('images', 'images_unclean', '1000000 1000000 100000 1')"),
 }
 
 

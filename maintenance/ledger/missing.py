@@ -4,12 +4,19 @@ import time
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
-from maintenance.ledger.schema import images, missing
+from maintenance.ledger.database import sound
+from maintenance.ledger.schema import images
 from maintenance.times import DAY
 
 UNCONFIRMED = 0.0  # as missing_since: gone, but no walk has missed it yet
+
+_SINCE = images.c.missing_since
+_ONE = (images.c.store == sa.bindparam("in_store")) & (images.c.key == sa.bindparam("at"))
+_DROP = sa.delete(images).where(_ONE, _SINCE > UNCONFIRMED, sa.bindparam("yesterday") >= _SINCE)
+_MARK = sa.update(images).where(_ONE, _SINCE.is_(None) | (_SINCE <= UNCONFIRMED)).values(
+    missing_since=sa.bindparam("now"))
+_VANISH = sa.update(images).where(_ONE, _SINCE.is_(None)).values(missing_since=UNCONFIRMED)
 
 
 class Missing:
@@ -18,32 +25,25 @@ class Missing:
     def __init__(self, engine: sa.Engine, store: str) -> None:
         self._engine = engine
         self._store = store
-        self._mine = images.c.store == store
 
-    def note(self, keys: Sequence[bytes]) -> None:
-        """Remember what this walk did not meet, for ``settle``."""
-        if keys:
-            with self._engine.begin() as connection:
-                connection.execute(insert(missing).on_conflict_do_nothing(),
-                                   [{"store": self._store, "key": key} for key in keys])
+    def settle(self, gone: Sequence[tuple[bytes, float | None]]) -> None:
+        """Mark what a whole walk did not meet; drop what another missed a day ago already.
 
-    def forget(self) -> None:
-        """Drop the notes of a walk that is not to be believed, or that died."""
-        with self._engine.begin() as connection:
-            connection.execute(sa.delete(missing).where(missing.c.store == self._store))
-
-    def settle(self) -> None:
-        """Mark what the walk did not meet; drop what another walk missed a day ago already."""
+        With each key goes since when the row is missing, as the walk found it: what has
+        been so for less than a day needs no look. The statements ask for it again, as
+        somebody may have met the image meanwhile.
+        """
         now = time.time()
-        noted = sa.select(missing.c.key).where(missing.c.store == self._store)
-        here = self._mine & images.c.key.in_(noted)
-        since = images.c.missing_since
+        with sound(self._engine):
+            drop = [key for key, since in gone
+                    if since is not None and UNCONFIRMED < since <= now - DAY]
+            mark = [key for key, since in gone if since is None or since <= UNCONFIRMED]
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(images).where(
-                here, since > UNCONFIRMED, since <= now - DAY))
-            connection.execute(sa.update(images).where(
-                here, since.is_(None) | (since <= UNCONFIRMED)).values(missing_since=now))
-            connection.execute(sa.delete(missing).where(missing.c.store == self._store))
+            for statement, keys, values in ((_DROP, drop, {"yesterday": now - DAY}),
+                                            (_MARK, mark, {"now": now})):
+                if keys:
+                    connection.execute(statement, [
+                        {"in_store": self._store, "at": key, **values} for key in keys])
 
     def vanished(self, keys: Sequence[bytes]) -> None:
         """Count images as missing that went between the walk and their scan.
@@ -52,7 +52,5 @@ class Missing:
         """
         if keys:
             with self._engine.begin() as connection:
-                connection.execute(
-                    sa.update(images).where(self._mine, images.c.key == sa.bindparam("k"),
-                                            images.c.missing_since.is_(None))
-                    .values(missing_since=UNCONFIRMED), [{"k": key} for key in keys])
+                connection.execute(_VANISH, [
+                    {"in_store": self._store, "at": key} for key in keys])

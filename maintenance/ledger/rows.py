@@ -1,12 +1,21 @@
 """What the ledger tells about images, and what it is told."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 from maintenance.verdict import Answer, Verdict
 
 STAMP = ("inode", "size", "mtime_ns", "ctime_ns")
+COLUMNS = ("key", *STAMP, "verdict", "signature", "reason", "generation", "checked",
+           "missing_since")
 
 Stamp = tuple[int, int, int, int]  # as STAMP
+# The key, the four of STAMP, and since when it is missing. What a walk meets has the same
+# form, with None at the end: so a million images are compared without naming one of their
+# parts, and those that are as they were are simply equal. A plain tuple, because making a
+# dataclass of each would take longer than reading it.
+Known = tuple[bytes, int, int, int, int, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +36,17 @@ class ImageRow:
         """Return the path relative to the store."""
         return self.key.replace(b"\0", b"/")
 
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a walk met: its identity, and whether that is new to the ledger."""
-
-    key: bytes
-    stamp: Stamp
-    changed: bool
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Self:
+        """Return what stands in COLUMNS, as we wrote it; ValueError when we cannot have."""
+        key, inode, size, mtime, ctime, verdict, signature, reason, generation, checked, since = (
+            values)
+        stamp = (inode, size, mtime, ctime)
+        if not (isinstance(key, bytes) and isinstance(checked, float | None)
+                and all(isinstance(number, int) for number in stamp)):
+            raise ValueError
+        return cls(key, stamp, None if verdict is None else Verdict(verdict), signature, reason,
+                   generation, checked, since is not None)
 
 
 @dataclass(frozen=True, slots=True)

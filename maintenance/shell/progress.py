@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,12 +20,16 @@ class Progress:
         if self.shown:
             importlib.import_module("tqdm")
 
-    def over(self, things: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-        """Yield ``things`` while a bar moves."""
+    def over(self, things: Iterable[T], label: str, total: int | None = None,
+             images: Callable[[T], int] = lambda thing: 1) -> Iterator[T]:
+        """Yield ``things`` while a bar moves; ``images``: by how many each one moves it."""
         if not self.shown:
             yield from things
             return
         from tqdm import tqdm  # noqa: PLC0415 - only where a bar is shown
 
-        yield from tqdm(things, desc=label, total=total, unit=" images", file=sys.stderr,
-                        leave=False, mininterval=0.2)
+        with tqdm(desc=label, total=total, unit=" images", file=sys.stderr, leave=False,
+                  mininterval=0.2) as bar:
+            for thing in things:
+                yield thing
+                bar.update(images(thing))

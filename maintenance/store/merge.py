@@ -1,18 +1,19 @@
 """The walk held against the ledger: what is new, changed, back, or gone."""
 
-import marshal
-import tempfile
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import IO, cast
+from operator import itemgetter
 
 from maintenance.ledger.images import Images
-from maintenance.ledger.rows import ImageRow, Seen
-from maintenance.store.walk import Image, Met, Passed, Unread
+from maintenance.ledger.rows import Known
+from maintenance.spool import Spool
+from maintenance.store.walk import Met, Passed, Unread
 
 BATCH = 1000  # rows of one commit
+_KEY = itemgetter(0)
+_STAMP = itemgetter(1, 2, 3, 4)
+Gone = tuple[bytes, float | None]  # a key, and since when it is missing
 
 
 @dataclass(slots=True)
@@ -20,7 +21,7 @@ class Census:
     """What one walk met."""
 
     images: int = 0
-    changed: int = 0  # of them new or changed, when only counted
+    changed: int = 0  # of them new or changed
     passed: int = 0  # symlinks, FIFOs, devices, sockets
     known: int = 0  # rows the ledger had, but for those in unread directories
     unread: list[tuple[bytes, str]] = field(default_factory=list)
@@ -31,109 +32,133 @@ class Census:
         return self.known > 0 and self.images * 2 < self.known
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where a stretch of the walk is not what the ledger says."""
+
+    changed: Sequence[Known]  # new or changed, as it was met
+    back: Sequence[bytes] = ()  # was missing, and is here as it was
+    gone: Sequence[Gone] = ()  # was not met; it may have been missing before
+
+    @property
+    def keys(self) -> Sequence[bytes]:
+        """Return the keys of all of it."""
+        return [*map(_KEY, self.changed), *self.back, *map(_KEY, self.gone)]
+
+
 def take_census(met: Iterable[Met], images: Images, *, believe: bool = False) -> Census:
     """Write into the ledger what the walk meets, in one pass over both.
 
     Until the walk has met half of what the ledger knows, its findings wait in an
     unnamed file: a census that comes out as ``gone`` has written nothing, unless
-    it is to be believed all the same. Nothing is marked missing yet (see
-    ``Missing.settle``). Memory is flat.
+    it is to be believed all the same. What was not met waits until the walk is over:
+    one that dies marks nothing missing. Memory is flat.
     """
     census = Census()
-    images.missing.forget()
     half = 0 if believe else images.count_present() / 2
-    changes = _changes(met, _Rows(images.in_order()), census)
-    with tempfile.TemporaryFile() as waiting:
-        while batch := list(islice(changes, BATCH)):
-            marshal.dump([one if isinstance(one, bytes) else (one.key, one.stamp, one.changed)
-                          for one in batch], waiting)
-            if census.images >= half:
-                _write(waiting, images)
+    with Spool[Known]() as changed, Spool[bytes]() as back, Spool[Gone]() as gone:
+        for one in differences(met, images, census):
+            changed.put(one.changed)
+            back.put(one.back)
+            gone.put(one.gone)
+            if census.images >= half and changed.waiting + back.waiting >= BATCH:
+                _write(changed, back, images)
         if believe or not census.gone:
-            _write(waiting, images)
+            _write(changed, back, images)
+            for batch in gone.batches(BATCH):
+                images.missing.settle(batch)
     return census
 
 
-def _write(waiting: IO[bytes], images: Images) -> None:
-    waiting.seek(0)
-    with suppress(EOFError):
-        while True:
-            batch = marshal.load(waiting)  # noqa: S302 - our own, and without a name
-            images.record_seen([Seen(*one) for one in batch if isinstance(one, tuple)])
-            images.missing.note([one for one in batch if isinstance(one, bytes)])
-    waiting.seek(0)
-    waiting.truncate()
+def _write(changed: Spool[Known], back: Spool[bytes], images: Images) -> None:
+    for batch in changed.batches(BATCH):
+        images.record_seen(batch)
+    for keys in back.batches(BATCH):
+        images.record_back(keys)
+    changed.clear()
+    back.clear()
 
 
 def count_changes(met: Iterable[Met], images: Images,
-                  outdated: Callable[[Sequence[bytes]], None] = lambda keys: None) -> Census:
-    """Go over both and write nothing; ``changed`` says how many images are new.
-
-    ``outdated`` is called with the keys whose rows, if there are any, tell of what is
-    there no longer, some at a time.
-    """
+                  refuted: Callable[[Difference], None] = lambda difference: None) -> Census:
+    """Go over both and write nothing; ``refuted`` is told what the ledger is wrong about."""
     census = Census()
-    changes = _changes(met, _Rows(images.in_order()), census)
-    while batch := list(islice(changes, BATCH)):
-        census.changed += sum(isinstance(one, Seen) and one.changed for one in batch)
-        outdated([one if isinstance(one, bytes) else one.key for one in batch])
+    for one in differences(met, images, census):
+        refuted(one)
     return census
 
 
-class _Rows:
-    """The ledger's rows with one row of foresight."""
+def differences(met: Iterable[Met], images: Images, census: Census) -> Iterator[Difference]:
+    """Yield where the walk is not what the ledger says, and count all of it.
 
-    def __init__(self, rows: Iterator[ImageRow]) -> None:
-        self._rows = rows
-        self.next = next(rows, None)
-
-    def before(self, key: bytes) -> Iterator[ImageRow]:
-        """Yield the rows that sort before ``key``."""
-        while self.next is not None and self.next.key < key:
-            yield self._pop()
-
-    def below(self, key: bytes) -> Iterator[ImageRow]:
-        """Yield the row at ``key`` and those of that directory; the store itself is ``b""``."""
-        prefix = key + b"\0" if key else b""
-        while self.next is not None and (self.next.key == key or self.next.key.startswith(prefix)):
-            yield self._pop()
-
-    def at(self, key: bytes) -> ImageRow | None:
-        """Return the row of ``key``, if it is the next."""
-        return self._pop() if self.next is not None and self.next.key == key else None
-
-    def rest(self) -> Iterator[ImageRow]:
-        """Yield what is left."""
-        while self.next is not None:
-            yield self._pop()
-
-    def _pop(self) -> ImageRow:
-        row, self.next = self.next, next(self._rows, None)
-        return cast(ImageRow, row)  # callers have looked
-
-
-def _changes(met: Iterable[Met], rows: _Rows, census: Census) -> Iterator[Seen | bytes]:
+    Both come in the same order, in blocks and pages of their own. They are cut where one
+    of them ends, and the two stretches compared as a whole: those of an unchanged store
+    are equal, which the interpreter finds out without a step of ours for each image.
+    """
+    rows = _Rows(images.pages())
     for one in met:
-        for row in rows.before(one.key):
-            census.known += not row.missing
-            yield row.key
-        if isinstance(one, Unread):
-            census.unread.append((one.key, one.reason))
-            for _ in rows.below(one.key):
-                pass
-        elif isinstance(one, Passed):
+        if isinstance(one, Passed):
             census.passed += 1
+        elif isinstance(one, Unread):
+            census.unread.append((one.key, one.reason))
+            for known in rows.before(one.key):
+                yield from _compared([], known, census)
+            # The row at the key and those of that directory, and none behind it.
+            for _ in rows.before(one.key + b"\1" if one.key else None):
+                pass
         else:
-            yield from _image(one, rows.at(one.key), census)
-    for row in rows.rest():
-        census.known += not row.missing
-        yield row.key
+            yield from _block(one, rows, census)
+    for known in rows.before(None):
+        yield from _compared([], known, census)
 
 
-def _image(one: Image, row: ImageRow | None, census: Census) -> Iterator[Seen]:
-    census.images += 1
-    census.known += row is not None and not row.missing
-    if row is None or row.stamp != one.stamp:
-        yield Seen(one.key, one.stamp, changed=True)
-    elif row.missing:
-        yield Seen(one.key, one.stamp, changed=False)
+class _Rows:
+    """The ledger's rows, cut where somebody wants them cut."""
+
+    def __init__(self, pages: Iterator[list[Known]]) -> None:
+        self._pages = pages
+        self._page = next(pages, [])
+
+    def before(self, key: bytes | None) -> Iterator[list[Known]]:
+        """Yield the rows that sort before ``key``, in pieces; None: all that are left."""
+        while self._page and (key is None or self._page[-1][0] < key):
+            piece, self._page = self._page, next(self._pages, [])
+            yield piece
+        if self._page and key is not None:
+            cut = bisect_left(self._page, key, key=_KEY)
+            piece, self._page = self._page[:cut], self._page[cut:]
+            if piece:
+                yield piece
+
+
+def _block(met: list[Known], rows: _Rows, census: Census) -> Iterator[Difference]:
+    for known in rows.before(met[-1][0] + b"\0"):  # what sorts next to the last one
+        cut = bisect_right(met, known[-1][0], key=_KEY)
+        yield from _compared(met[:cut], known, census)
+        met = met[cut:]
+    yield from _compared(met, [], census)
+
+
+def _compared(met: list[Known], known: list[Known], census: Census) -> Iterator[Difference]:
+    """Yield the difference between two stretches that cover the same keys, if there is one."""
+    census.images += len(met)
+    census.known += len(known)
+    if met == known:
+        return
+    same = set(met).intersection(known)
+    others = {row[0]: row for row in known if row not in same}
+    census.known -= sum(map(_is_missing, others.values()))  # they are like nothing that is met
+    changed, back = [], []
+    for image in met:
+        if image not in same:
+            row = others.pop(image[0], None)
+            if row is not None and _STAMP(row) == _STAMP(image):
+                back.append(image[0])
+            else:
+                changed.append(image)
+    census.changed += len(changed)
+    yield Difference(changed, back, [(row[0], row[5]) for row in others.values()])
+
+
+def _is_missing(row: Known) -> bool:
+    return row[5] is not None

@@ -11,7 +11,7 @@ from pathspec import GitIgnoreSpec
 
 from maintenance.errors import StoreError
 from maintenance.store.identity import DIRECTORY, READ
-from maintenance.store.walk import Excluded
+from maintenance.store.walk import Excluded, nothing
 from maintenance.text import show
 
 
@@ -128,6 +128,6 @@ class Tree:
 def excluding(patterns: Sequence[str]) -> Excluded:
     """Return the test for a store's ``exclude``, patterns as in a .gitignore."""
     if not patterns:
-        return lambda path: False
+        return nothing
     spec = GitIgnoreSpec.from_lines(patterns)
     return lambda path: spec.match_file(os.fsdecode(path))
