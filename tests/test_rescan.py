@@ -72,9 +72,12 @@ def test_every_image_gets_its_verdict_and_the_result_says_so(site):
     update = site.update()
     status, result = site.rescan()
     assert (status, result["outcome"], result["job"]) == (4, "infected", "rescan")
+    known = site.coverage()
     assert one_store(result) == {
         "name": "uploads", "images": 2, "full": 2, "delta": 0, "current": 0, "clean": 1,
-        "infected": 1, "unknown": 0, "missing": 0, "left": 0}
+        "infected": 1, "unknown": 0, "missing": 0, "left": 0, "passed": 2, "clean_current": 1,
+        "clean_older": 0, "never": 0, "oldest_check": known["oldest_check"]}
+    assert known["oldest_check"] is not None
     assert result["infected"] == [{
         "store": "uploads", "path": "sub/bad.jpg", "signature": "Test.Bad.UNOFFICIAL",
         "action": "reported", "ticket": None}]
