@@ -104,6 +104,8 @@ class RescanReport:
 
     def summary(self) -> Iterator[str]:
         """Yield what was done, and where the stores stand now."""
+        if not self.stores:
+            yield "no images"
         for one in self.stores:
             yield (f"{one.name or 'given paths'}: {one.images:,} images, {one.full:,} scanned,"
                    f" {one.current:,} already current; {one.clean:,} clean,"
