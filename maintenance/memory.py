@@ -9,15 +9,25 @@ _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def available() -> int:
-    """Return the bytes that are free for us: the least of the host's and our cgroups' rest."""
+def available(pid: int | None = None) -> int:
+    """Return the bytes that are free for us, or for another process.
+
+    That is the least of the host's rest, of that below the limits of the cgroups it is
+    in, and of that below its own limit.
+    """
+    process = _PROC / ("self" if pid is None else str(pid))
     host = _number("MemAvailable", _PROC / "meminfo", 1024)
-    return min([host or sys.maxsize, *_rests()])
+    return min([host or sys.maxsize, *_rests(process), *_own(process)])
 
 
-def _rests() -> Iterator[int]:
-    """Yield what is left below the limit of every cgroup that we are in."""
-    for line in _text(_PROC / "self/cgroup").splitlines():
+def _own(process: Path) -> Iterator[int]:
+    limit = _number("Max address space", process / "limits", 1)
+    if limit:
+        yield max(0, limit - _number("VmSize", process / "status", 1024))
+
+
+def _rests(process: Path) -> Iterator[int]:
+    for line in _text(process / "cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
             root, most, used = "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"

@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Self
 
 DAY = 86400.0  # seconds
+_UNITS = ((DAY, "days"), (3600.0, "h"), (60.0, "min"))
+
 
 def iso(epoch: float | None) -> str | None:
     """Return an epoch time as results show it, such as 2026-11-21T01:00:03Z."""
@@ -15,6 +17,14 @@ def iso(epoch: float | None) -> str | None:
 def epoch(text: str) -> float:
     """Return what ``iso`` was given; ValueError for any other text."""
     return datetime.fromisoformat(text).timestamp()
+
+
+def ago(text: str, now: float) -> str:
+    """Return a time as results show it for people, in UTC too: 2026-11-21 01:00 (3 h ago)."""
+    passed = now - epoch(text)
+    worth, unit = next((one for one in _UNITS if passed >= 2 * one[0]), _UNITS[-1])
+    since = f"{passed // worth:.0f} {unit} ago" if passed >= 0 else "in the future"
+    return f"{text[:10]} {text[11:16]} ({since})"
 
 
 @dataclass(frozen=True, slots=True)

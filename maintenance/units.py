@@ -65,6 +65,15 @@ class Share(float):
         return f"{self * 100:.12g}%"
 
 
+def roughly(number: int) -> str:
+    """Return bytes as a person reads them, such as 999, 1.2M or 340G."""
+    for unit, worth in Size.units.items():
+        if number >= worth > 1:
+            part = number / worth
+            return f"{part:.1f}{unit}" if part < 10 else f"{part:.0f}{unit}"
+    return str(number)
+
+
 def _read(value: str | float, units: dict[str, int], example: str) -> float:
     if not isinstance(value, str):
         return value

@@ -42,7 +42,10 @@ def test_the_packaged_clamd_is_proven_and_finds_what_is_bad(debian):
     for name, content in (("bad.jpg", BAD), ("a.jpg", b"clean"), ("later.jpg", LATER)):
         site.image(name, content)
         (site.store / name).chmod(0o644)
-    (site.store / "large.jpg").write_bytes(bytes(26 * 2**20) + BAD)
+    for name, size in (("below.jpg", 25 * 2**20 - 1), ("limit.jpg", 25 * 2**20),
+                       ("large.jpg", 26 * 2**20)):
+        (site.store / name).write_bytes(bytes(size - len(BAD)) + BAD)
+        (site.store / name).chmod(0o644)
     first = job(debian, "update-definitions", "--no-rescan")
     assert (first.status, first.json["engine"]) == (1, "unproven")
     daemon = subprocess.Popen([*room.wrap, "/usr/sbin/clamd", "--foreground=true"],
@@ -56,16 +59,18 @@ def test_the_packaged_clamd_is_proven_and_finds_what_is_bad(debian):
         ended = job(debian, "rescan-store")
         assert ended.status == 4, ended
         assert [(one["path"], one["signature"]) for one in ended.json["infected"]] == [
-            ("bad.jpg", "Test.Bad.UNOFFICIAL")]
+            ("bad.jpg", "Test.Bad.UNOFFICIAL"), ("below.jpg", "Test.Bad.UNOFFICIAL")]
         assert ended.json["stores"][0]["clean"] == 2
         hides = "AlertExceedsMax yes" not in CONF.read_text()
         assert ended.json.get("limits") == ("hidden" if hides else None)
-        assert [one["path"] for one in ended.json["undone"]] == ["large.jpg"]
+        assert [one["path"] for one in ended.json["undone"]] == ["large.jpg"] + (
+            ["limit.jpg"] if hides else [])
         site.feed(body_signature("Test.Bad", BAD) + body_signature("Test.Later", LATER))
         assert job(debian, "update-definitions", "--no-rescan").json["engine"] == "reloaded"
-        assert job(debian, "rescan-store").json["infected_total"] == 2
+        assert job(debian, "rescan-store").json["infected_total"] == 3
         seen = {one["check"]: one for one in job(debian, "doctor").json["checks"]}
-        assert seen["engine"]["state"] == ("warning" if hides else "ok")
+        assert seen["engine"]["state"] == "ok"
+        assert ("AlertExceedsMax yes" in seen["limits"]["repair"]) == hides
         assert job(debian, "scan-upload", site.store / "bad.jpg").status == 4
     finally:
         daemon.kill()

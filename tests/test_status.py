@@ -1,11 +1,22 @@
 """What store-status, doctor and show-config tell, held against what was done."""
 
+import json
 import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+from contextlib import closing
 
 import pytest
 
-from tests.processes import Namespace, hidden
-from tests.site import BAD, LATER, body_signature
+from maintenance.clamav.clamd_conf import ClamdConf
+from maintenance.clamav.connection import Clamd
+from maintenance.clamav.system import SystemEngine
+from maintenance.jobs.examinations_clamd import unproven
+from tests.processes import Namespace, engines, hidden, started, status_of
+from tests.site import BAD, LATER, body_signature, wait_until
 from tests.trappers import Trapper, takes
 
 pytestmark = pytest.mark.server
@@ -94,18 +105,99 @@ def test_a_failed_run_keeps_the_time_of_the_last_success(site):
     assert (job["outcome"], job["last_success"]) == ("failed", success)
 
 
-def test_the_table_says_the_same_as_the_object(site):
+def test_the_table_says_the_same_as_the_object_in_a_form_for_people(site):
     site.image("a.jpg")
+    site.image("bad.jpg", BAD + bytes(3000))
     site.update()
     site.rescan()
-    lines = site.run("store-status").out.splitlines()
-    row = next(line for line in lines if line.startswith("uploads"))
+    with closing(sqlite3.connect(site.state / "ledger.sqlite")) as ledger:
+        ledger.execute("UPDATE images SET checked = checked - 40 * 86400, bytes_saved = 1234567"
+                       " WHERE verdict = 'clean'")
+        ledger.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE"
+                       " i < 12345) INSERT INTO images (store, key, inode, size, mtime_ns,"
+                       " ctime_ns) SELECT 'uploads', CAST('n' || i AS BLOB), i, 0, 0, 0 FROM n")
+        ledger.commit()
     store = state(site)["stores"][0]
-    assert row.split() == ["uploads", *(str(store[key]) for key in (
-        "images", "clean_current", "clean_older", "unknown", "infected", "quarantined",
-        "never", "oldest_check"))]
-    assert any(line.startswith("test.ndb") for line in lines)
-    assert any(line.startswith("rescan") and "done" in line for line in lines)
+    assert (store["images"], store["never"], store["bytes_saved"]) == (12347, 12345, 1234567)
+    coverage, room, databases, runs = tables(site.run("store-status").out)
+    since = f"{store['oldest_check'][:10]} {store['oldest_check'][11:16]} (40 days ago)"
+    assert coverage == [["uploads", "12,347", "1", "0", "0", "1", "12,345", since]]
+    assert room == [["uploads", "3.0K", "1.2M", "0"]]
+    assert databases[0][:4] == ["test.ndb", "-", "1", "-"]
+    assert [row[:2] for row in runs] == [["definitions", "done"], ["rescan", "infected"]]
+    assert all(row[3].endswith("min ago)") for row in runs)
+
+
+def tables(out):
+    """The tables in a text, each as its rows of cells."""
+    found, ruled = [], False
+    for line in out.splitlines():
+        cells = re.split("  +", line.strip())
+        if set(line) == {"-", " "}:
+            ruled = True
+            found.append([])
+        elif ruled and len(cells) >= 4:
+            found[-1].append(cells)
+        else:
+            ruled = False
+    return found
+
+
+def test_three_stores_with_odd_names_are_told_apart_and_none_breaks_the_table(site):
+    names = ['b\u00e4der "q" \\x', "photos  of \u7167\u7247", "n" * 64]
+    text = site.config.read_text()
+    for at, name in enumerate(names):
+        (site.root / f"s{at}").mkdir()
+        text = text.replace("[[store]]", f"[[store]]\nname = {json.dumps(name)}\n"
+                            f'path = "{site.root}/s{at}"\n[[store]]', 1)
+    site.config.write_text(text)
+    site.image(b"x\xff\n\x1b[31m.jpg", BAD)
+    (site.databases).mkdir(parents=True)
+    (site.databases / "e\x1b[31m\nvil.ndb").write_text(body_signature("Test.Bad", BAD))
+    status, result = site.rescan()
+    assert status == 4
+    assert {one["name"] for one in result["stores"]} == {"uploads", *names}
+    ended = site.run("store-status")
+    assert all(line.isprintable() for line in ended.out.splitlines())
+    assert all(ended.out.count(name) >= 2 for name in names)
+    assert "e\\u{1b}[31m\\u{a}vil.ndb" in ended.out
+    assert "infected: uploads: x\\xff\\u{a}\\u{1b}[31m.jpg (Test.Bad.UNOFFICIAL)" in ended.out
+
+
+def test_what_is_infected_or_unknown_is_named_and_why_a_run_failed(site):
+    site.settings["clamav"]["max_file_size"] = "1K"
+    site.write_config()
+    for number in range(12):
+        site.image(f"bad{number:02}.jpg", BAD)
+    site.image("large.jpg", bytes(2000))
+    site.update()
+    site.rescan()
+    site.store.rename(site.root / "away")
+    assert site.rescan()[0] == 1
+    lines = site.run("store-status").out.splitlines()
+    assert lines.count("infected: uploads: bad09.jpg (Test.Bad.UNOFFICIAL)") == 1
+    assert not any("bad10" in line for line in lines)
+    assert "infected: uploads: and more, in the log of rescan-store" in lines
+    assert any(line.startswith("unknown: uploads: large.jpg (larger than") for line in lines)
+    assert f'rescan: store "uploads": {site.store}: not there' in lines
+    assert "named" not in state(site)
+    assert "errors" not in state(site), "what is for people is not sent"
+
+
+def test_in_the_middle_of_a_rescan_what_is_booked_counts_and_the_rest_is_never_checked(site):
+    for number in range(100):
+        site.image(f"{number:03}.jpg", b"%d" % number)
+    for number in range(8):
+        os.truncate(site.image(f"z{number}.jpg"), 90 * 2**20)  # the engine dwells here
+    site.update()
+    with started(site.command("rescan-store")) as job:
+        wait_until(lambda: site.coverage()["clean_current"] >= 64)
+        os.kill(engines(job.pid)[0], signal.SIGSTOP)
+        store = site.coverage()
+        assert store["images"] == 108
+        assert store["never"] == 108 - store["clean_current"] > 0
+        assert site.run("store-status").status == 0
+        job.kill()
 
 
 def test_one_store_may_be_asked_for(site):
@@ -156,8 +248,6 @@ def test_each_broken_thing_is_found(site):
         assert "update-definitions" in findings(site, 1)["engine"]["repair"]
         site.update()
         assert findings(site, 0)["engine"]["state"] == "ok"
-    with site.clamd(AlertExceedsMax="no"):
-        assert "AlertExceedsMax" in findings(site, 0)["engine"]["repair"]
 
 
 @pytest.mark.parametrize(("wish", "with_it", "without"), [
@@ -268,6 +358,103 @@ def test_too_little_memory_for_a_private_engine_is_found_and_a_rescan_fails_in_o
     (site.root / "meminfo").write_text("MemTotal: 99999999 kB\nMemAvailable: 27000 kB\n")
     with Namespace(f"mount --bind {site.root}/meminfo /proc/meminfo") as room:
         assert site.run("rescan-store", wrap=room.wrap).status == 0
+
+
+STOCK = {"AlertExceedsMax": "no", "MaxFileSize": "25M", "MaxScanSize": "100M",
+         "PCREMaxFileSize": "25M", "StreamMaxLength": "25M"}  # as Debian sets clamd up
+
+
+@pytest.mark.parametrize(("options", "lines"), [
+    (STOCK, "AlertExceedsMax yes, MaxFileSize 100M, PCREMaxFileSize 100M"),
+    ({"MaxScanSize": "50M"}, "MaxScanSize 400M"), ({"PCREMaxFileSize": "0"}, None)])
+def test_what_a_system_clamd_would_hide_is_told_with_the_lines_that_heal_it(site, options, lines):
+    site.settings["clamav"]["engine"] = "system"
+    site.write_config()
+    site.run("update-definitions", "--no-rescan")
+    with site.clamd(**options):
+        site.update()
+        seen = findings(site, 0)
+        assert seen["engine"]["state"] == "ok"
+        assert ("limits" in seen) == (lines is not None)
+        if lines is None:
+            return
+        assert seen["limits"]["state"] == "warning"
+        assert seen["limits"]["repair"] == (f"put into {site.root}/clamd.conf, instead of what it"
+                                            f" says: {lines}; then restart clamd")
+        assert ("calls clean" in seen["limits"]["detail"]) == ("Alert" in lines)
+    with site.clamd(**options | dict(line.split() for line in lines.split(", "))):
+        assert "limits" not in findings(site, 0)
+
+
+def test_a_clamd_whose_limits_nobody_can_read_counts_as_one_that_hides_them(site):
+    site.settings["clamav"]["engine"] = "system"
+    site.write_config()
+    site.image("at.jpg")
+    os.truncate(site.store / "at.jpg", 25 * 2**20)
+    site.run("update-definitions", "--no-rescan")
+    with site.clamd():
+        site.update()
+        (site.root / "clamd.conf").unlink()
+        assert "25M and more count as unknown" in findings(site, 0)["limits"]["detail"]
+        status, result = site.rescan()
+        assert (status, result["limits"], result["stores"][0]["unknown"]) == (3, "hidden", 1)
+
+
+def test_uploads_that_are_larger_than_what_their_clamd_takes_are_told(site):
+    site.update()
+    with site.clamd(StreamMaxLength="1M"):
+        seen = findings(site, 0)["upload limits"]
+        assert "from stdin" in seen["detail"]
+        assert "StreamMaxLength 20M;" in seen["repair"]
+    with site.clamd(AlertExceedsMax="no", MaxFileSize="1M"):
+        assert "AlertExceedsMax yes, MaxFileSize 20M;" in (
+            findings(site, 0)["upload limits"]["repair"])
+    (site.root / "etc").mkdir()
+    port = free_port()
+    site.settings["clamav"]["socket"] = f"tcp://127.0.0.1:{port}"
+    site.write_config()
+    for listens in (port, port + 1):  # the second: what runs there is set up by another file
+        (site.root / "etc/clamd.conf").write_text(
+            f"TCPSocket {listens}\nTCPAddr 127.0.0.1\nStreamMaxLength 1M\n")
+        with (Namespace(f"mount --bind {site.root}/etc /etc/clamav") as room,
+              site.clamd(TCPSocket=str(port), TCPAddr="127.0.0.1")):
+            seen = findings(site, 0, room.wrap)
+        assert ("upload limits" in seen) == (listens == port), seen
+    site.settings["clamav"]["engine"] = "system"
+    site.write_config()
+    with site.clamd(TCPSocket=str(port), TCPAddr="127.0.0.1"):
+        assert "needs a local clamd" in findings(site, 1)["engine"]["detail"]
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def test_a_reload_for_which_there_is_no_memory_is_told_before_it_breaks(site):
+    site.settings["clamav"]["engine"] = "system"
+    site.write_config()
+    site.run("update-definitions", "--no-rescan")
+    for options in ({}, {"ConcurrentDatabaseReload": "no"}):
+        with site.clamd(**options) as daemon:
+            site.update()
+            assert "reload" not in findings(site, 0)
+            size = int(status_of(daemon.pid)["VmSize"].split()[0]) * 1024
+            subprocess.run(["prlimit", "--pid", str(daemon.pid), f"--as={size + 2**20}"],
+                           check=True)
+            seen = findings(site, 0)
+            assert ("reload" in seen) == (not options), "it is on by default"
+            if not options:
+                assert seen["reload"]["state"] == "warning"
+                assert "ConcurrentDatabaseReload no" in seen["reload"]["repair"]
+
+
+def test_a_clamd_that_loads_official_databases_only_can_prove_nothing():
+    found = SystemEngine(Clamd("/no/such"), ClamdConf({"OfficialDatabaseOnly": "yes"}))
+    assert "OfficialDatabaseOnly no" in unproven(found).repair
+    found = SystemEngine(Clamd("/no/such"), ClamdConf({}))
+    assert unproven(found).repair == "update-definitions"
 
 
 @pytest.mark.may_skip("root may write everywhere")

@@ -1,5 +1,7 @@
 """A clamd that serves others too: proven, reloaded, and never believed blindly."""
 
+import subprocess
+
 import pytest
 
 from tests.site import BAD, LATER, body_signature
@@ -57,15 +59,42 @@ def test_a_reload_that_fails_is_an_alarm_and_nothing_is_booked(site):
         assert site.coverage()["clean_current"] == 0
 
 
-def test_what_is_over_a_hidden_limit_is_unknown_not_clean(site):
+@pytest.mark.parametrize("alert", ["no", "yes"])
+def test_what_is_over_a_limit_of_the_engine_is_unknown_and_stays_whatever_the_action(site, alert):
     use_system(site)
-    site.image("large.jpg", bytes(3_000_000) + BAD)
+    for name, size in (("at", 2**20), ("over", 2**20 + 1), ("twice", 2**21)):
+        site.image(f"{name}.jpg", bytes(size - len(BAD)) + BAD)
+    site.image("below.jpg", bytes(2**20 - 1 - len(BAD)) + BAD)
     site.image("small.jpg")
     site.run("update-definitions", "--no-rescan")
-    with site.clamd(AlertExceedsMax="no", MaxFileSize="1M"):
+    with site.clamd(AlertExceedsMax=alert, MaxFileSize="1M"):
         site.update()
+        for paths in ((), (site.store,)):
+            status, result = site.rescan("--action", "quarantine", *paths)
+            assert status == (3 if paths else 4)
+            assert result.get("limits") == ("hidden" if alert == "no" else None)
+            taken = {"below.jpg"} if alert == "no" else {"below.jpg", "at.jpg"}
+            assert {one["path"] for one in result["infected"]} == (set() if paths else taken)
+            left = {"at.jpg", "over.jpg", "twice.jpg"} - taken
+            assert {one["path"] for one in result["undone"]} == left
+            assert {path.name for path in site.store.iterdir()} == left | {"small.jpg"}
+    known = site.coverage()
+    assert (known["unknown"], known["clean_current"], known["infected"]) == (len(left), 1, 0)
+
+
+def test_an_image_on_which_some_signatures_are_not_tried_is_unknown_though_clamd_says_ok(site):
+    use_system(site)
+    pattern = b"only a regular expression finds"
+    for name, size in (("at", 2**20), ("over", 2**20 + 1)):
+        site.image(f"{name}.jpg", pattern + b"  this" + bytes(size - len(pattern) - 6))
+    site.run("update-definitions", "--no-rescan")
+    (site.databases / "more.ldb").write_text(
+        f"Test.Pcre;Engine:81-255,Target:0;0&1;{pattern.hex()};0/finds +this/\n")
+    with site.clamd(PCREMaxFileSize="1M"):
+        site.update()
+        assert subprocess.run(["clamdscan", "--fdpass", "-c", site.root / "clamd.conf",
+                               site.store / "over.jpg"], capture_output=True,
+                              check=False).returncode == 0, "this is how clamd hides it"
         status, result = site.rescan()
-        assert status == 3
-        assert result["limits"] == "hidden"
-        assert result["undone"][0]["path"] == "large.jpg"
-        assert result["stores"][0]["unknown"] == 1
+    assert (status, [one["path"] for one in result["infected"]]) == (4, ["at.jpg"])
+    assert [one["path"] for one in result["undone"]] == ["over.jpg"]

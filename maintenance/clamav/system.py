@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from maintenance.clamav import clamd_conf
 from maintenance.clamav.canary import Canary
@@ -50,11 +51,7 @@ class SystemEngine:
     @property
     def largest(self) -> int | None:
         """Return the size from which on its word counts for nothing; None: no such size."""
-        if not self.hides_limits:
-            return None
-        conf = self.conf or ClamdConf({"MaxFileSize": "25M", "MaxScanSize": "100M"})
-        limits = [size for size in (conf.size("MaxFileSize"), conf.size("MaxScanSize")) if size]
-        return min(limits, default=None)
+        return (self.conf or ClamdConf({"MaxFileSize": "25M"})).silent_from()
 
     def proven(self, canary: Canary | None, content: Snapshot) -> bool:
         """Tell whether it has loaded exactly ``content``, by canary and VERSION."""
@@ -115,5 +112,13 @@ def _conf_of(clamd: Clamd) -> ClamdConf | None:
         given = option([os.fsdecode(word) for word in words if word], "config-file", "c")
         path = clamd_conf.SYSTEM if given is None else Path(given)
     conf = clamd_conf.read(path)
-    guessed = path == clamd_conf.SYSTEM and clamd.local
-    return None if conf and guessed and not _same(conf.socket, clamd.address) else conf
+    return None if conf and path == clamd_conf.SYSTEM and not _serves(conf, clamd) else conf
+
+
+def _serves(conf: ClamdConf, clamd: Clamd) -> bool:
+    """Tell whether a clamd with this configuration would listen there."""
+    if clamd.local:
+        return _same(conf.socket, clamd.address)
+    place = urlsplit(clamd.address)
+    return (place.hostname in {"127.0.0.1", "::1", "localhost"}
+            and conf.options.get("TCPSocket") == str(place.port or 3310))

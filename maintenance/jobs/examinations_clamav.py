@@ -3,13 +3,14 @@
 import time
 from collections.abc import Iterator
 
-from maintenance.clamav import clamd_conf, freshclam, system
+from maintenance.clamav import freshclam, system
 from maintenance.clamav.canary import Canary
 from maintenance.clamav.connection import Clamd
 from maintenance.clamav.databases import strays as among_databases
 from maintenance.errors import ImagewardenError
 from maintenance.jobs.engines import lacks_memory
 from maintenance.jobs.examinations import Finding
+from maintenance.jobs.examinations_clamd import limits, of_uploads, reloading, unproven
 from maintenance.jobs.generation import directory_of, on_disk, uses_system_engine
 from maintenance.settings import Config
 from maintenance.shell.job import Context
@@ -42,26 +43,24 @@ def definitions(context: Context) -> Iterator[Finding]:
 
 def engine(context: Context) -> Iterator[Finding]:
     """Look at what would rescan."""
-    settings = context.config.clamav
     if not uses_system_engine(context.config):
         yield _private(context.config)
         return
     try:
-        found = system.connect(settings.socket)
+        found = system.connect(context.config.clamav.socket)
         content = on_disk(context.config).content
         proven = found.proven(Canary.read(directory_of(context.config)), content)
     except ImagewardenError as error:
         yield Finding("engine", "failed", str(error), "systemctl restart clamav-daemon")
         return
-    if not proven:
-        yield Finding("engine", "failed", "clamd has not loaded what is on disk",
-                      "update-definitions")
-    if found.hides_limits:
-        yield Finding("engine", "warning", "clamd calls clean what is over its limits",
-                      f"put into {clamd_conf.SYSTEM}: AlertExceedsMax yes,"
-                      f" MaxFileSize {settings.max_file_size}")
-    elif proven:
-        yield Finding("engine", "ok", f"system: {settings.socket}")
+    if not found.clamd.local:
+        yield Finding("engine", "failed", "a rescan needs a local clamd: tcp:// is for uploads",
+                      'clamav.engine = "private", or a local socket')
+        return
+    yield (Finding("engine", "ok", f"system: {context.config.clamav.socket}") if proven
+           else unproven(found))
+    yield from limits(found, context.config.clamav.max_file_size)
+    yield from reloading(found, content)
 
 
 def _private(config: Config) -> Finding:
@@ -100,6 +99,7 @@ def uploads(context: Context) -> Iterator[Finding]:
                       "upload.enabled = true")
     elif Clamd(config.clamav.socket).answers():
         yield Finding("uploads", "ok", config.clamav.socket)
+        yield from of_uploads(config)
     else:
         yield Finding("uploads", "warning", f"no clamd answers at {config.clamav.socket}",
                       "start clamav-daemon; without it scan-upload has no verdict")

@@ -2,14 +2,16 @@
 
 import os
 import stat
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from maintenance.errors import StoreError, UsageError
+from maintenance.errors import StoreError
+from maintenance.jobs.path_list import PathList
+from maintenance.jobs.walking import opened_tree
 from maintenance.settings import Store
 from maintenance.store.identity import DIRECTORY, path_of
 from maintenance.store.tree import NotAnImage, Tree, excluding
@@ -48,6 +50,7 @@ class _Place:
     name: str
     root: bytes
     device: int | None  # None: the store is not there
+    fault: str  # why its images cannot be there; empty: they can
     excluded: Excluded
 
     def inside(self, real: bytes) -> bytes | None:
@@ -63,6 +66,8 @@ class NamedPaths:
 
     def __init__(self, stores: Sequence[Store]) -> None:
         self._places = [_place(store) for store in stores]
+        self._quarantines = {os.path.realpath(os.fsencode(store.quarantine))
+                             for store in stores if store.quarantine is not None}
         self._tree: Tree | None = None  # of the last file: work comes in runs
         self._root = b""
 
@@ -75,7 +80,7 @@ class NamedPaths:
         """Close what is open."""
         self._close()
 
-    def files(self, paths: Sequence[str]) -> Iterator[Named | Unreachable]:
+    def files(self, paths: Iterable[str]) -> Iterator[Named | Unreachable]:
         """Yield every file at and below ``paths``, which are as ``apart`` returns them."""
         for real in map(os.fsencode, paths):
             try:
@@ -104,10 +109,14 @@ class NamedPaths:
         return self._tree
 
     def _below(self, real: bytes) -> Iterator[Named | Unreachable]:
+        """Yield what a tree holds, but for the quarantines in it: that is out of reach already."""
+        for place in self._places:
+            if place.fault and (place.root + b"/").startswith(real.rstrip(b"/") + b"/"):
+                yield Unreachable(place.name, ".", place.fault)
         fd = os.open(real, DIRECTORY)
         try:
             device = os.fstat(fd).st_dev
-            for met in walk(fd):
+            for met in walk(fd, lambda path: _joined(real, path) in self._quarantines):
                 if isinstance(met, Unread):
                     yield self._unreachable(_joined(real, path_of(met.key)), met.reason)
                 elif isinstance(met, list):
@@ -143,39 +152,17 @@ def _joined(root: bytes, path: bytes) -> bytes:
 
 def _place(store: Store) -> _Place:
     root = os.path.realpath(os.fsencode(store.path))
-    try:
+    device, fault = None, ""
+    with suppress(OSError):
         device = os.stat(root).st_dev  # noqa: PTH116 - bytes
-    except OSError:
-        device = None
-    return _Place(store.name, root, device, excluding(store.exclude))
-
-
-def _spelled_out(paths: Sequence[str]) -> Iterator[str]:
-    """Yield the paths, and for ``-`` those that come on stdin."""
-    for path in paths:
-        if path == "-":
-            names = sys.stdin.buffer.read().split(b"\0")
-            yield from (os.fsdecode(name) for name in names if name)
-        elif path:
-            yield path
-        else:  # an unset variable in somebody's script, which must not mean "here"
-            raise UsageError('a PATH is empty; "." is the directory one is in')
-
-
-def apart(paths: Sequence[str]) -> Sequence[str]:
-    """Return the paths without those that are met at or below another: nothing counts twice."""
-    found: list[str] = []
-    for real in sorted({os.path.realpath(path) for path in _spelled_out(paths)},
-                       key=lambda path: path.split("/")):
-        above = found[-1] if found else None
-        if above is None or not (real + "/").startswith(above.rstrip("/") + "/") or (
-                _device(real) != _device(above)):  # a walk does not go there
-            found.append(real)
-    return found
-
-
-def _device(path: str) -> int | None:
     try:
-        return os.lstat(path).st_dev  # noqa: PTH116 - as it stands there
-    except OSError:
-        return None
+        with opened_tree(store):
+            pass
+    except StoreError as error:
+        fault = str(error)
+    return _Place(store.name, root, device, fault, excluding(store.exclude))
+
+
+def apart(paths: Sequence[str]) -> PathList:
+    """Return the paths without those that are met at or below another: nothing counts twice."""
+    return PathList(paths)

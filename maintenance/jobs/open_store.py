@@ -56,10 +56,10 @@ class OpenStore:
         if met is not None and met.ticket is not None:  # else `conclude` tells of it
             self.taking.report.found(met)
 
-    def conclude(self, report: RescanReport) -> None:
+    def conclude(self, report: RescanReport, generation: int | None) -> None:
         """Say what the ledger knows of the store now, and what was taken out of it."""
-        coverage = self.images.coverage(report.generation)
         result, taking = self.result, self.taking
+        result.known = coverage = self.images.coverage(generation)
         taking.conclude()
         result.images -= taking.vanished
         result.clean, result.missing = coverage.clean_current, coverage.missing
@@ -84,7 +84,8 @@ def open_store(context: Context, store: Store, quarantine: Quarantine | None,
         refuted = stack.enter_context(Refuted())
         found = stack.enter_context(walked(context, store, believe=context.options.accept_missing,
                                            refuted=refuted.note))
-        census, result = found.census, StoreResult(store.name, found.census.images)
+        census = found.census
+        result = StoreResult(store.name, census.images, passed=census.passed)
         report.stores.append(result)
         for key, reason in census.unread:
             report.left_undone(Undone(store.name, show(path_of(key)), reason))

@@ -32,22 +32,29 @@ def rescan(context: Context) -> RescanReport:
     context.report = report
     stores = chosen_stores(context)
     if context.options.paths:
-        path_scan.scan_paths(context, report)
+        try:
+            path_scan.scan_paths(context, report)
+        finally:
+            for named in report.stores:
+                if named.name is not None:
+                    known = context.ledger.images(named.name)
+                    named.known = known.coverage(_generation(context, report))
         return report
     deadline = Deadline.after(_time_limit(context))
     with ExitStack() as stack:
         occupancy = Occupancy(context, stack)
         quarantines = [occupancy.of(store, time.time()) for store in stores]
-        opened = [one for store, quarantine in zip(stores, quarantines, strict=True)
-                  for one in open_store(context, store, quarantine, report, stack)]
+        opened: list[OpenStore] = []
         try:
+            for store, quarantine in zip(stores, quarantines, strict=True):
+                opened += open_store(context, store, quarantine, report, stack)
             for definitions in _generations(context, report):
                 need = Need(report.generation or 0, time.time(), context.options.full)
                 with context.going_on():
                     _serve(context, opened, definitions, need, deadline, report)
         finally:
             for one in opened:
-                one.conclude(report)
+                one.conclude(report, _generation(context, report))
     complete = not context.troubles and not any(one.waits_for_engine for one in opened)
     if complete and len(opened) == len(context.config.store) and not context.options.dry_run:
         context.run_generation = report.generation
@@ -67,6 +74,14 @@ def _generations(context: Context, report: RescanReport) -> Iterator[Definitions
         yield definitions
         if definitions.stand_still():
             return
+
+
+def _generation(context: Context, report: RescanReport) -> int | None:
+    """Return what coverage is told against, also when the run ended before it looked."""
+    if report.databases:
+        return report.generation
+    known = context.ledger.generations.current()
+    return None if known is None else known.number
 
 
 def _serve(context: Context, opened: Sequence[OpenStore], definitions: Definitions, need: Need,

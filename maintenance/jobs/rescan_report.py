@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 from maintenance.errors import Exit
+from maintenance.jobs import coverage
+from maintenance.ledger.rows import Coverage
 from maintenance.shell.job import worst
 from maintenance.text import show
 
@@ -24,6 +26,15 @@ class StoreResult:
     unknown: int = 0
     missing: int = 0
     left: int = 0
+    passed: int = 0  # symlinks, FIFOs, devices, sockets: no images
+    known: Coverage | None = None  # of the whole store, in the end
+
+    def members(self) -> dict[str, object]:
+        """Return it as results show it."""
+        own = {name: getattr(self, name) for name in (
+            "name", "images", "full", "delta", "current", "clean", "infected", "unknown",
+            "missing", "left", "passed")}
+        return {**own, **coverage.members(self.known)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +94,7 @@ class RescanReport:
     def members(self) -> dict[str, object]:
         """Return the rescan's part of its JSON result."""
         return {
-            "stores": [asdict(one) for one in self.stores],
+            "stores": [one.members() for one in self.stores],
             "infected": [asdict(one) for one in self.infected],
             "infected_total": self.infected_total,
             "undone": [asdict(one) for one in self.undone], "undone_total": self.undone_total,
@@ -92,11 +103,18 @@ class RescanReport:
             **({"limits": "hidden"} if self.hidden_limits else {})}
 
     def summary(self) -> Iterator[str]:
-        """Yield what an admin wants to know first."""
+        """Yield what was done, and where the stores stand now."""
+        if not self.stores:
+            yield "no images"
         for one in self.stores:
-            yield (f"{one.name or 'given paths'}: {one.images} images, {one.full} scanned,"
-                   f" {one.current} already current; {one.clean} clean, {one.infected} infected,"
-                   f" {one.unknown} unknown, {one.missing} missing, {one.left} left")
+            yield (f"{one.name or 'given paths'}: {one.images:,} images, {one.full:,} scanned,"
+                   f" {one.current:,} already current; {one.clean:,} clean,"
+                   f" {one.infected:,} infected, {one.unknown:,} unknown,"
+                   f" {one.missing:,} missing, {one.left:,} left")
+        rows = [coverage.row(one.name, one.known) for one in self.stores
+                if one.name is not None and one.known is not None]
+        if rows:
+            yield f"\n{coverage.table(rows)}"
 
     def alerts(self) -> Iterator[str]:
         """Yield what is infected and what could not be done, as far as it is listed."""

@@ -2,11 +2,10 @@
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-
-from tabulate import tabulate
+from dataclasses import dataclass, replace
 
 from maintenance.errors import Exit, LedgerError
+from maintenance.jobs.coverage import HEADS, table
 from maintenance.jobs.quarantines import holdings, totals
 from maintenance.jobs.walking import chosen_stores
 from maintenance.ledger.generations import Generation
@@ -15,11 +14,20 @@ from maintenance.settings import Store
 from maintenance.shell.job import Context, Job
 from maintenance.text import show
 from maintenance.times import iso
+from maintenance.verdict import Verdict
+
+NAMED = 10  # images of a store that are named, of each kind
+ROOM = {"name": "store", "bytes": "size", "bytes_saved": "saved by optimising",
+        "quarantined": "in quarantine"}
+DATABASES = {"name": "database", "version": "version", "signatures": "signatures",
+             "built": "built", "checked": "checked"}
+JOBS = {"job": "job", "outcome": "outcome", "finished": "finished",
+        "last_success": "last success"}
 
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """What the ledger knows."""
+    """What the ledger knows; for people also which images, and why a run failed."""
 
     stores: Sequence[Mapping[str, object]]
     definitions: Mapping[str, object]
@@ -27,6 +35,8 @@ class StatusReport:
     outbox: Mapping[str, object]
     quarantine: Mapping[str, object]
     upload: Mapping[str, object]
+    named: Sequence[str] = ()
+    errors: Sequence[str] = ()
 
     def status(self) -> Exit:
         """Return 0: what is shown is no failure of showing it."""
@@ -38,19 +48,20 @@ class StatusReport:
                 "outbox": self.outbox, "quarantine": self.quarantine, "upload": self.upload}
 
     def summary(self) -> Iterator[str]:
-        """Yield three tables."""
-        yield _table(self.stores, ("name", "images", "clean_current", "clean_older", "unknown",
-                                   "infected", "quarantined", "never", "oldest_check"))
+        """Yield tables, what is wrong with each right below it; all times are UTC."""
+        yield table(self.stores, HEADS)
+        yield from self.named
+        yield f"\n{table(self.stores, ROOM)}"
         braked = self.quarantine["brake"]
         if isinstance(braked, list) and braked:
-            yield f"\nquarantine brake on: {', '.join(braked)}; see: quarantine list"
+            yield f"quarantine brake on: {', '.join(braked)}; see: quarantine list"
         databases = self.definitions["databases"]
         yield f"\ndefinitions: generation {self.definitions['generation'] or 'none yet'}"
         if isinstance(databases, list) and databases:
-            yield _table(databases, ("name", "version", "signatures", "built", "checked"))
+            yield table(databases, DATABASES)
         if self.jobs:
-            yield "\nlast runs:"
-            yield _table(self.jobs, ("job", "outcome", "finished", "last_success"))
+            yield f"\nlast runs (times are UTC):\n{table(self.jobs, JOBS)}"
+            yield from self.errors
 
     def alerts(self) -> Iterator[str]:
         """Yield nothing: what is shown says it all."""
@@ -63,7 +74,9 @@ def store_status(context: Context) -> StatusReport:
     if not context.config.state.is_dir():
         raise LedgerError(f"{show(context.config.state)}: not there yet;"
                           " the first update-definitions makes it")
-    return state_of(context, stores)
+    state = state_of(context, stores)
+    return replace(state, named=[line for store in stores for line in _named(context, store)],
+                   errors=[line for run in state.jobs for line in _error(context, run)])
 
 
 def state_of(context: Context, stores: Sequence[Store]) -> StatusReport:
@@ -93,6 +106,24 @@ def _store(name: str, known: Coverage, quarantined: int | None) -> dict[str, obj
             "bytes_saved": known.bytes_saved}
 
 
+def _named(context: Context, store: Store) -> Iterator[str]:
+    """Yield the first images that are infected, or without a verdict, and why."""
+    images = context.ledger.images(store.name)
+    for verdict in (Verdict.INFECTED, Verdict.UNKNOWN):
+        rows = images.with_verdict(verdict, NAMED + 1)
+        for row in rows[:NAMED]:
+            why = row.signature if verdict is Verdict.INFECTED else row.reason
+            yield f"{verdict}: {store.name}: {show(row.path)} ({show(why or '')})"
+        if len(rows) > NAMED:
+            yield f"{verdict}: {store.name}: and more, in the log of rescan-store"
+
+
+def _error(context: Context, run: Mapping[str, object]) -> Iterator[str]:
+    if run["outcome"] == "failed":
+        error = context.ledger.last_result(str(run["job"])).get("error")
+        yield f"{run['job']}: {error or 'failed'}"
+
+
 def _definitions(generation: Generation | None) -> dict[str, object]:
     if generation is None:
         return {"generation": None, "databases": []}
@@ -100,12 +131,6 @@ def _definitions(generation: Generation | None) -> dict[str, object]:
     return {"generation": generation.number, "databases": [
         {"name": one["name"], "version": one["version"], "signatures": one["signatures"],
          "built": one["built"], "checked": checked} for one in generation.databases]}
-
-
-def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
-    heads = [column.replace("_", " ") for column in columns]
-    return tabulate([[row[column] for column in columns] for row in rows], heads,
-                    disable_numparse=True, missingval="-")
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -77,7 +77,7 @@ class Intake:
                 self._room = self.most - self.quarantine.bytes
             if scanned.st_size > self._room:
                 raise NotTaken("the quarantine would hold more than quarantine_max"
-                               f" ({self.most} bytes)")
+                               f" ({self.most})")
             ticket = self.quarantine.take(parent, path, scanned, finding)
             self.taken += 1
             self._room -= scanned.st_size
