@@ -15,6 +15,11 @@ def available() -> int:
     return min([host or sys.maxsize, *_rests()])
 
 
+def swap() -> int:
+    """Return the bytes that the host could swap out besides."""
+    return _number("SwapFree", _PROC / "meminfo", 1024)
+
+
 def _rests() -> Iterator[int]:
     """Yield what is left below the limit of every cgroup that we are in."""
     for line in _text(_PROC / "self/cgroup").splitlines():

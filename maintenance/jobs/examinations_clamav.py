@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator
 
 from maintenance.clamav import clamd_conf, freshclam, system
-from maintenance.clamav.canary import Canary
 from maintenance.clamav.connection import Clamd
 from maintenance.clamav.databases import strays as among_databases
 from maintenance.errors import ImagewardenError
+from maintenance.jobs.engine_proof import evidence
 from maintenance.jobs.engines import lacks_memory
 from maintenance.jobs.examinations import Finding
 from maintenance.jobs.generation import directory_of, on_disk, uses_system_engine
@@ -48,8 +48,8 @@ def engine(context: Context) -> Iterator[Finding]:
         return
     try:
         found = system.connect(settings.socket)
-        content = on_disk(context.config).content
-        proven = found.proven(Canary.read(directory_of(context.config)), content)
+        disk = on_disk(context.config)
+        proven = found.proven(evidence(context.config, disk), disk.content)
     except ImagewardenError as error:
         yield Finding("engine", "failed", str(error), "systemctl restart clamav-daemon")
         return
