@@ -2,9 +2,7 @@
 
 import json
 import os
-import re
 import signal
-import struct
 import subprocess
 import time
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.feeds import MORE, custom, definitions, told
 from tests.mirror import serving
 from tests.processes import (
     engines,
@@ -22,25 +21,9 @@ from tests.processes import (
     named,
     started,
 )
-from tests.site import BAD, BIN, LATER, body_signature, wait_until
+from tests.site import BAD, BIN, wait_until
 
 pytestmark = pytest.mark.server
-
-SIGNED = Path(os.environ.get("IMAGEWARDEN_TEST_DEFINITIONS", "/nonexistent"))
-MORE = body_signature("Test.Bad", BAD) + body_signature("Test.Later", LATER)
-
-
-def definitions(site, *arguments, status=0):
-    """Run it without a rescan; its result."""
-    ended = site.run("update-definitions", "--no-rescan", "--json", *arguments)
-    assert ended.status == status, ended
-    assert "Traceback" not in ended.err
-    return ended.json
-
-
-def told(site):
-    return site.run("store-status", "--json").json
-
 
 # --- what changed
 
@@ -110,59 +93,6 @@ def test_without_freshclam_one_line_says_so(site, known):
     assert "not installed" in ended.err
 
 
-def once(site):
-    """Have freshclam try but once: between two tries it waits for seconds."""
-    (site.root / "base.conf").write_text("MaxAttempts 1\n")
-    site.settings["definitions"]["freshclam_config"] = str(site.root / "base.conf")
-
-
-def from_mirror(site, mirror):
-    once(site)
-    site.settings["definitions"]["custom_urls"] = [f"{mirror.url}/test.ndb"]
-    site.write_config()
-
-
-@pytest.mark.parametrize("fault", ["404", "cut"])
-def test_a_broken_transfer_is_a_failure_and_leaves_nothing_behind(site, fault):
-    with serving() as mirror:
-        from_mirror(site, mirror)
-        mirror.files["/test.ndb"] = MORE.encode() * 50
-        definitions(site)
-        before = (site.databases / "test.ndb").read_bytes()
-        mirror.files["/test.ndb"] = body_signature("Test.New", b"something new").encode() * 5000
-        mirror.cut = fault == "cut"
-        if fault == "404":
-            mirror.files.clear()
-        result = definitions(site, status=1)
-    assert (result["changed"], result["generation"]) == (False, 1)
-    assert result["freshclam"]["outcome"] == "failed"
-    assert (site.databases / "test.ndb").read_bytes() == before
-    assert not list(site.databases.glob("tmp.*"))
-
-
-@pytest.mark.parametrize("status", [403, 429])
-def test_a_mirror_that_refuses_us_is_a_cool_down_with_its_end(site, status):
-    with serving() as mirror:
-        from_mirror(site, mirror)
-        mirror.files["/test.ndb"] = MORE.encode()
-        definitions(site)
-        mirror.refuse = status
-        for _ in range(2):  # the second time freshclam asks nobody, and exits with 0
-            result = definitions(site)
-            assert result["freshclam"]["outcome"] == "cool-down"
-            assert re.fullmatch(r"20\d\d-.*Z", result["freshclam"]["until"])
-            assert (result["changed"], result["outcome"]) == (False, "done")
-        until = (site.databases / "freshclam.dat").read_bytes()[61:69]
-        assert struct.unpack("<q", until)[0] > time.time()
-        checked = told(site)["definitions"]["databases"][0]["checked"]
-        site.settings["definitions"]["fail_age"] = "0s"
-        site.write_config()
-        ended = site.run("update-definitions", "--no-rescan")
-        assert ended.status == 1
-        assert "days old" in ended.err
-    assert told(site)["definitions"]["databases"][0]["checked"] == checked, "nobody confirmed it"
-
-
 # --- damage
 
 
@@ -178,50 +108,6 @@ def test_a_damaged_container_is_named_and_not_booked(site, name):
     assert name in ended.err
     assert ended.json["generation"] is None
     assert told(site)["definitions"]["generation"] == 1
-
-
-# --- signed databases
-
-
-needs_signed = pytest.mark.skipif(
-    not (SIGNED / "test-1.cvd").exists(),
-    reason="IMAGEWARDEN_TEST_DEFINITIONS names no folder with ClamAV's test-1.cvd ...: they are"
-           " in unit_tests/input/freshclam_testfiles of its source")
-
-
-def publish(mirror, name, version):
-    """Serve ClamAV's own signed test database under the name of an official one."""
-    for suffix in ("", ".sign"):
-        content = (SIGNED / f"test-{version}.cvd{suffix}").read_bytes()
-        mirror.files[f"/{name}{'.cvd' if not suffix else f'-{version}.cvd.sign'}"] = content
-        mirror.files[f"/{name}.cvd{suffix}"] = content
-
-
-@pytest.mark.may_skip("ClamAV's signed test databases are not ours to ship")
-@needs_signed
-def test_signed_databases_are_known_by_version_and_build_time(site):
-    with serving() as mirror:
-        site.settings["definitions"] = {"official": True, "mirror": mirror.url}
-        once(site)
-        site.write_config()
-        for name in ("daily", "main", "bytecode"):
-            publish(mirror, name, 1)
-        first = definitions(site)
-        assert {one["name"]: one["to"] for one in first["databases"]} == {
-            "daily": 1, "main": 1, "bytecode": 1}
-        assert all(re.fullmatch(r"20\d\d-.*Z", one["built"]) for one in first["databases"])
-        assert definitions(site)["changed"] is False
-        publish(mirror, "daily", 3)
-        third = definitions(site)
-        daily = next(one for one in third["databases"] if one["name"] == "daily")
-        assert (third["changed"], daily["from"], daily["to"]) == (True, 1, 3)
-        damaged = site.databases / "daily.cvd"
-        damaged.write_bytes(damaged.read_bytes()[:-100])
-        mirror.files.clear()
-        ended = site.run("update-definitions", "--no-rescan", "--json")
-        assert ended.status == 1
-        assert "daily.cvd" in ended.err
-        assert told(site)["definitions"]["generation"] == third["generation"]
 
 
 # --- another freshclam
@@ -360,40 +246,19 @@ def test_the_jitter_is_waited_before_anything_is_fetched(site):
 
 def test_a_stopped_run_takes_its_freshclam_along(site):
     with serving() as mirror:
-        from_mirror(site, mirror)
-        stuck = Stuck(mirror)
+        custom(site, f"{mirror.url}/test.ndb")
+        mirror.gate.clear()
         with started(site.command("update-definitions", "--json")) as job:
             wait_until(lambda: named(family(job.pid), "freshclam") and mirror.asked)
             children = family(job.pid)
             job.terminate()
             out, err = job.communicate(timeout=20)
-            stuck.free()
         assert job.returncode == 143
         assert b"Traceback" not in err
         assert json.loads(out)["outcome"] == "failed"
         wait_until(lambda: not any(map(lives, children)), 10)
     assert [one["outcome"] for one in told(site)["jobs"]] == ["failed"]
     assert not list(site.databases.glob("tmp.*"))
-
-
-class Stuck:
-    """Makes a mirror hold every request until it is freed."""
-
-    def __init__(self, mirror):
-        import threading  # noqa: PLC0415
-        self._go, answer = threading.Event(), mirror.answer
-
-        def held(request):
-            mirror.asked.append(request.path)
-            self._go.wait(60)
-            try:
-                answer(request)
-            except OSError:
-                return
-        mirror.answer = held
-
-    def free(self):
-        self._go.set()
 
 
 @contextmanager

@@ -1,9 +1,7 @@
 """Which file keeps a clamd from loading its databases: its protocol does not tell."""
 
-import stat
 import tempfile
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from contextlib import suppress
 from pathlib import Path
 
 from maintenance.clamav.databases import Snapshot
@@ -12,34 +10,40 @@ from maintenance.programs import How, Limits, run
 from maintenance.text import show, user_name
 
 PATIENCE = 120.0  # seconds for loading one file
+_REPAIR = {1: "a+x", 4: "a+r", 5: "a+rx"}  # of a directory on the way, a file, the directory
+BROKEN = 2  # clamscan's status when it could not even begin
 
 
-def culprit(directory: Path, content: Snapshot, pid: int | None) -> str | None:
-    """Return what is wrong with which file, and the repair; None: nothing is found.
+def unloadable(directory: Path, content: Snapshot) -> str | None:
+    """Return which file ClamAV cannot load, and the repair; None: it loads each of them.
 
-    ``pid``: the clamd in question, if it runs. Signed databases are not tried: who
-    brought them has, and they take long.
+    Signed databases are not tried: who brought them has, and they take long.
     """
-    files = [one.file for one in content.databases]
-    unsigned = [one.file for one in content.databases if one.version is None]
-    return next(chain(_unreadable(directory, files, pid) if pid else (),
-                      _unloadable(directory, unsigned)), None)
+    with tempfile.NamedTemporaryFile() as nothing:
+        for file in (one.file for one in content.databases if one.version is None):
+            argv = ["clamscan", f"--database={directory / file}", "--no-summary", "--infected",
+                    nothing.name]
+            with suppress(ToolError):
+                if run(argv, How(limits=Limits(seconds=PATIENCE))).status == BROKEN:
+                    return f"it cannot load {show(file)}; repair or remove that file"
+    return None
 
 
-def _unreadable(directory: Path, files: Sequence[str], pid: int) -> Iterator[str]:
+def unreadable(directory: Path, content: Snapshot, pid: int) -> str | None:
+    """Return what the clamd with ``pid`` may not read, by its mode, and the repair."""
     try:
         user, groups = _identity(pid)
     except OSError:
-        return
-    above = reversed(directory.resolve().parents)
-    for path in (*above, directory, *(directory / file for file in files)):
+        return None
+    files = [directory / one.file for one in content.databases]
+    for path in (*reversed(directory.resolve().parents), directory, *files):
         info = path.stat()
-        bits = stat.S_IMODE(info.st_mode)
-        bits = bits >> 6 if info.st_uid == user else bits >> 3 if info.st_gid in groups else bits
-        needed = 5 if path == directory else 1 if stat.S_ISDIR(info.st_mode) else 4
+        bits = info.st_mode >> (6 if info.st_uid == user else 3 if info.st_gid in groups else 0)
+        needed = 5 if path == directory else 4 if path in files else 1
         if user and bits & needed != needed:
-            repair = "a+rX" if path == directory else "a+x" if needed == 1 else "a+r"
-            yield f"{user_name(user)} cannot read {show(path)}: chmod {repair} {show(path)}"
+            return (f"{user_name(user)} cannot read {show(path)}:"
+                    f" chmod {_REPAIR[needed]} {show(path)}")
+    return None
 
 
 def _identity(pid: int) -> tuple[int, set[int]]:
@@ -47,16 +51,3 @@ def _identity(pid: int) -> tuple[int, set[int]]:
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
     known = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
     return int(known["Uid"][1]), {int(known["Gid"][1]), *map(int, known["Groups"])}
-
-
-def _unloadable(directory: Path, files: Sequence[str]) -> Iterator[str]:
-    with tempfile.NamedTemporaryFile() as nothing:
-        for file in files:
-            argv = ["clamscan", f"--database={directory / file}", "--no-summary", "--infected",
-                    nothing.name]
-            try:
-                status = run(argv, How(limits=Limits(seconds=PATIENCE))).status
-            except ToolError:
-                continue
-            if status == 2:
-                yield f"it cannot load {show(file)}; repair or remove that file"

@@ -1,6 +1,7 @@
 """Running freshclam: what it is given, and what its end says and does not say."""
 
 import os
+import re
 import signal
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ STATUSES: Mapping[int, str] = {
     18: "the mirror asks to come back later", 127: "it is not installed"}
 # With these it ends when a server refuses us, and then freshclam.dat says until when.
 REFUSED = frozenset({0, 11, 17, 18})
+_NOT_FETCHED = re.compile(r"Can't download \S+ from (\S+)$")
 _STOPPED = "Update process terminated"  # its last word on SIGINT, with status 0
 
 
@@ -57,6 +59,12 @@ def lines(output: bytes, sources: Sources) -> list[str]:
     text = sources.masked(output.decode("utf-8", "backslashreplace").replace("\r", "\n"))
     found = [line.strip() for line in text.split("\n")]
     return [show(line) for line in found if line]
+
+
+def refuser(said: Sequence[str]) -> str | None:
+    """Return the URL that it could not fetch, as it was masked; None: it named none."""
+    found = [match[1] for line in said if (match := _NOT_FETCHED.search(line))]
+    return found[-1] if found else None
 
 
 def stopped(said: Sequence[str]) -> bool:

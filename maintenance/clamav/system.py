@@ -10,11 +10,12 @@ from maintenance.clamav import clamd_conf
 from maintenance.clamav.canary import Evidence
 from maintenance.clamav.clamd_conf import ClamdConf
 from maintenance.clamav.command_line import option
-from maintenance.clamav.connection import Clamd, pid_of
+from maintenance.clamav.connection import PATIENCE, Clamd, pid_of
 from maintenance.clamav.databases import Snapshot
 from maintenance.text import show
 
 RELOADING = 15.0  # seconds for a reload of little; besides, for every 2 MB of databases, one
+IDLE = 60.0  # seconds more for one that waits for its threads: 30 each, by its IdleTimeout
 _ENABLED = ("/etc/systemd/system/multi-user.target.wants/clamav-daemon.service",
             "/etc/systemd/system/sockets.target.wants/clamav-daemon.socket")
 
@@ -88,15 +89,18 @@ class SystemEngine:
     def _reload(self, content: Snapshot, done: Callable[[], bool]) -> bool:
         self.clamd.ask("RELOAD")
         size = sum(stamp[2] for stamp in content.stamps)
-        deadline = time.monotonic() + RELOADING + size / (2 * 2**20)
-        for pause in _pauses():
+        aside = self.conf is None or self.conf.reloads_aside
+        deadline = time.monotonic() + RELOADING + (0 if aside else IDLE) + size / (2 * 2**20)
+        pauses = _pauses()
+        while True:
             if done() and self.as_new_as(content):
                 return True
+            # Raises when the reload has taken the engine away; while it loads it may be silent.
+            self.clamd.version(max(PATIENCE, deadline - time.monotonic()))
+            pause = next(pauses)
             if time.monotonic() + pause > deadline:
-                break
+                return False
             time.sleep(pause)
-        self.clamd.version()  # an engine that the reload took away is worth its own words
-        return False
 
     def as_new_as(self, content: Snapshot) -> bool:
         """Tell whether VERSION is that of ``content``, as far as it says any."""

@@ -21,6 +21,7 @@ class Freshclam:
     status: int | None = None
     until: float | None = None  # epoch; the end of a cool-down
     last_lines: list[str] = field(default_factory=list)
+    refuser: str | None = None  # who begins a cool-down, if it is known
     stopped: bool = False  # by somebody, which its status does not say
 
 
@@ -69,4 +70,5 @@ class DefinitionsReport:
         """Yield what is no failure yet, and may become one; failures are troubles."""
         yield from self.notices
         if self.freshclam.until is not None:
-            yield f"the mirror refuses us until {iso(self.freshclam.until)}"
+            yield (f"{self.freshclam.refuser or 'the mirror'} refuses us until"
+                   f" {iso(self.freshclam.until)}")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from maintenance.clamav import bodies, system
-from maintenance.clamav.blame import culprit
+from maintenance.clamav.blame import unloadable, unreadable
 from maintenance.clamav.bodies import Body
 from maintenance.clamav.canary import Canary, Evidence
 from maintenance.clamav.caretaker import Caretaker
@@ -33,18 +33,22 @@ def prove(context: Context, definitions: Definitions, caretaker: Caretaker,
     needed = uses_system_engine(context.config)
     try:
         engine = system.connect(socket)
-        stranger = engine.stranger_to(definitions.directory)
-        if stranger is None:
-            return _prove(context, engine, definitions, caretaker, report)
-        if not needed:
-            return "none"  # nobody asks it but uploads, and its definitions are not our work
-        context.trouble(stranger)
     except EngineError as error:
         if not needed and not Path(socket).exists():
             return "none"
-        wrong = culprit(definitions.directory, definitions.content, system.pid_at(socket))
-        context.trouble(f"{error}{'' if wrong is None else f': {wrong}'}")
-    return "unproven"
+        broken = unloadable(definitions.directory, definitions.content)
+        context.trouble(f"{error}{'' if broken is None else f': {broken}'}")
+        return "unproven"
+    stranger = engine.stranger_to(definitions.directory)
+    if stranger is not None and not needed:
+        return "none"  # nobody asks it but uploads, and its definitions are not our work
+    try:
+        if stranger is not None:
+            raise EngineError(stranger)
+        return _prove(context, engine, definitions, caretaker, report)
+    except EngineError as error:
+        context.trouble(str(error))
+        return "unproven"
 
 
 def _prove(context: Context, engine: SystemEngine, definitions: Definitions,
@@ -52,11 +56,15 @@ def _prove(context: Context, engine: SystemEngine, definitions: Definitions,
     content = definitions.content
     if engine.proven(evidence(context.config, definitions), content):
         return "reloaded"
+    # It would keep the old engine, or end up with none, and say nothing.
+    broken = unloadable(definitions.directory, content)
+    if broken is not None:
+        raise EngineError(f"clamd at {engine.clamd.address} is not told to reload: {broken}")
     canary = Canary.hatch(content)
     refused = caretaker.write_canary(canary.line)
     if refused is None:
         if not engine.prove_reload(canary, content):
-            raise _not_loaded(engine)
+            raise _not_loaded(engine, definitions)
         return "reloaded"
     if not refused.for_good:
         raise EngineError(f"no canary could be written ({refused.reason}), so clamd at"
@@ -72,10 +80,10 @@ def _without_canary(context: Context, engine: SystemEngine, definitions: Definit
     probe = probe and probe.askable(engine.clamd)
     if probe is not None:
         if not engine.prove_reload(probe, content):
-            raise _not_loaded(engine)
+            raise _not_loaded(engine, definitions)
         probe.write(state)
     elif (report.changed or not engine.as_new_as(content)) and not engine.catch_up(content):
-        raise _not_loaded(engine)
+        raise _not_loaded(engine, definitions)
     bodies.remember(state, bodies.bodies(definitions.directory, content))
     if probe is not None:
         return "reloaded"
@@ -94,6 +102,8 @@ def _new(state: Path, definitions: Definitions) -> Iterator[Body]:
                 yield body
 
 
-def _not_loaded(engine: SystemEngine) -> EngineError:
+def _not_loaded(engine: SystemEngine, definitions: Definitions) -> EngineError:
+    closed = (None if engine.pid is None else
+              unreadable(definitions.directory, definitions.content, engine.pid))
     return EngineError(f"clamd at {engine.clamd.address} did not load the definitions on disk;"
-                       " its log says why")
+                       f" {'its log says why' if closed is None else closed}")

@@ -51,7 +51,7 @@ class Fetch:
             context.log.warning("%s", self.refused.reason)
         return Freshclam("daemon" if self.daemon else "failed", self.status,
                          freshclam.cool_down(self.directory), lines[-LINES:],
-                         freshclam.stopped(lines))
+                         freshclam.refuser(lines), freshclam.stopped(lines))
 
 
 def fetch(config: Config, directory: Path, owner: Account | None, caretaker: Caretaker) -> Fetch:
