@@ -113,8 +113,10 @@ def explain(fetched: Freshclam) -> str:
     """Return what its status means."""
     if fetched.stopped:
         return "freshclam failed: somebody stopped it"
-    meaning = freshclam.STATUSES.get(fetched.status or 0, "see its lines in the log")
-    return f"freshclam failed with status {fetched.status}: {meaning}"
+    status = fetched.status or 0
+    meaning = ("it was killed" if status > SIGNALLED else
+               freshclam.STATUSES.get(status, "see its lines in the log"))
+    return f"freshclam failed with status {status}: {meaning}"
 
 
 def why_none(fetch: Fetch, fetched: Freshclam, error: str) -> str | None:
