@@ -37,9 +37,15 @@ class Caretaker:
     def __init__(self, directory: Path, owner: Account | None) -> None:
         """Fork the child; ``owner`` None: it works as ourselves."""
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if os.fork() == 0:
+        self._pid = os.fork()
+        if self._pid == 0:
             _serve(theirs, directory, owner)
         theirs.close()
+
+    def close(self) -> None:
+        """Let the child go: there is nothing left to do for it."""
+        self._link.close()
+        os.waitpid(self._pid, 0)
 
     def write_canary(self, line: str) -> Refusal | None:
         """Put ``line`` in the canary's file, whole or not at all."""

@@ -53,7 +53,7 @@ def _crowded(directory: Path, official: bool) -> str | None:
     free = shutil.disk_usage(directory).free
     return None if free >= needed else (
         f"no room for new definitions: {show(directory)} has {_mb(free)} free, a download and its"
-        f" test may take {_mb(needed)}")
+        f" test may take {_mb(needed + 2**20 - 1)}")
 
 
 def _starved(directory: Path, official: bool) -> str | None:
@@ -63,7 +63,7 @@ def _starved(directory: Path, official: bool) -> str | None:
     needed = EMPTY + max(0, *loads, FIRST_MEMORY if _first(directory, official) else 0)
     free = memory.available() + memory.swap()
     return None if free >= needed else (
-        f"not enough memory to test new definitions: they want {_mb(needed)},"
+        f"not enough memory to test new definitions: they want {_mb(needed + 2**20 - 1)},"
         f" {_mb(free)} are available")
 
 
@@ -76,4 +76,4 @@ def _sizes(directory: Path) -> dict[str, int]:
 
 
 def _mb(size: float) -> str:
-    return f"{size / 2**20:.0f} MB"
+    return f"{int(size) // 2**20} MB"

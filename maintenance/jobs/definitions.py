@@ -57,6 +57,7 @@ def update(context: Context) -> DefinitionsReport:
     if definitions is not None:
         _book(context, prepared.fetch, definitions, known, report)
         report.engine = prove(context, definitions, prepared.caretaker, report)
+        prepared.caretaker.close()  # a rescan that is waited for may take hours
         prepared.rescan.follow(context, report)
     return report
 
