@@ -21,6 +21,11 @@ def masked(config: Config) -> dict[str, object]:
             for key, field in settings_of(Config).items()}
 
 
+def masked_url(url: str) -> str:
+    """Return a URL as it may be printed."""
+    return _mask(url, "url")
+
+
 def _plain(name: str, value: object, kind: object, files: Mapping[str, str]) -> object:
     if name in files:
         return files[name]

@@ -20,6 +20,11 @@ def available(pid: int | None = None) -> int:
     return min([host or sys.maxsize, *_rests(process), *_own(process)])
 
 
+def swap() -> int:
+    """Return the bytes that the host could swap out besides."""
+    return _number("SwapFree", _PROC / "meminfo", 1024)
+
+
 def _own(process: Path) -> Iterator[int]:
     limit = _number("Max address space", process / "limits", 1)
     if limit:

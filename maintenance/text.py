@@ -1,6 +1,7 @@
-"""The one way a file name reaches a message."""
+"""The one way a file name reaches a message, and a user's."""
 
 import os
+import pwd
 
 
 def show(name: str | bytes | os.PathLike[str]) -> str:
@@ -13,6 +14,14 @@ def show(name: str | bytes | os.PathLike[str]) -> str:
     plain = os.fspath(name)
     text = plain if isinstance(plain, str) else plain.decode("utf-8", "surrogateescape")
     return "".join(_printable(character) for character in text)
+
+
+def user_name(uid: int) -> str:
+    """Return what a user is called, the number of one that has no name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _printable(character: str) -> str:

@@ -1,10 +1,19 @@
 """A clamd that serves others too: proven, reloaded, and never believed blindly."""
 
+import os
+import shutil
 import subprocess
+from contextlib import contextmanager
 
 import pytest
 
-from tests.site import BAD, LATER, body_signature
+from maintenance.clamav.canary import Canary
+from maintenance.clamav.connection import Clamd
+from maintenance.clamav.databases import CANARY, snapshot
+from maintenance.clamav.system import connect
+from tests.feeds import SIGNED, needs_signed
+from tests.processes import Namespace, reachable
+from tests.site import BAD, LATER, body_signature, wait_until
 
 pytestmark = pytest.mark.server
 
@@ -46,17 +55,218 @@ def test_an_engine_that_has_not_loaded_what_is_on_disk_is_not_used(site):
         assert site.rescan()[0] == 0
 
 
-def test_a_reload_that_fails_is_an_alarm_and_nothing_is_booked(site):
+def reloads(site):
+    """How often clamd has loaded its databases anew."""
+    return (site.root / "reloads.log").read_text().count("Database correctly reloaded")
+
+
+def test_clamd_is_told_to_reload_after_a_change_and_only_then(site):
+    use_system(site)
+    site.run("update-definitions", "--no-rescan")
+    with site.clamd(LogFile=str(site.root / "reloads.log")):
+        for _ in range(3):
+            assert site.update()["engine"] == "reloaded"
+        assert reloads(site) == 1, "once, for its first canary"
+        site.feed(body_signature("Test.Later", LATER))
+        assert site.update()["engine"] == "reloaded"
+        assert reloads(site) == 2
+
+
+def test_a_database_that_does_not_load_is_named_before_it_costs_clamd_its_engine(site):
     use_system(site)
     site.image("a.jpg")
     site.run("update-definitions", "--no-rescan")
-    with site.clamd(ConcurrentDatabaseReload="yes"):
+    with site.clamd(ConcurrentDatabaseReload="no", IdleTimeout="1"):
         site.update()
         (site.databases / "broken.ldb").write_text("not a signature\n")
-        ended = site.run("update-definitions", "--no-rescan", "--json", timeout=120)
-        assert (ended.status, ended.json["engine"]) == (1, "unproven")
+        for _ in range(2):
+            ended = site.run("update-definitions", "--no-rescan", "--json")
+            assert (ended.status, ended.json["engine"]) == (1, "unproven")
+            assert ended.err.count("\n") == 1
+            assert ended.err.endswith("it cannot load broken.ldb; repair or remove that file\n")
         assert site.rescan()[0] == 1
         assert site.coverage()["clean_current"] == 0
+        (site.databases / "broken.ldb").unlink()
+        assert site.update()["engine"] == "reloaded"
+        assert site.rescan()[0] == 0
+        assert site.coverage()["clean_current"] == 1
+
+
+def test_a_clamd_that_has_lost_its_engine_is_an_alarm_and_nothing_is_booked(site):
+    use_system(site)
+    site.image("a.jpg")
+    site.run("update-definitions", "--no-rescan")
+    with site.clamd(ConcurrentDatabaseReload="no", IdleTimeout="1"):
+        site.update()
+        (site.databases / "broken.ldb").write_text("not a signature\n")
+        clamd = Clamd(str(site.socket))
+        clamd.ask("RELOAD")  # as somebody else may do
+        wait_until(lambda: "/4294967295/" in clamd.ask("VERSION", 30))
+        ended = site.run("update-definitions", "--no-rescan", "--json")
+        assert (ended.status, ended.json["engine"]) == (1, "unproven")
+        assert "no usable engine" in ended.err
+        assert ended.err.endswith("it cannot load broken.ldb; repair or remove that file\n")
+        assert site.rescan()[0] == 1
+        assert site.coverage()["clean_current"] == 0
+
+
+def test_a_reload_that_comes_to_nothing_is_an_alarm_and_nothing_is_booked(site):
+    use_system(site)
+    site.image("a.jpg")
+    site.run("update-definitions", "--no-rescan")
+    elsewhere = site.root / "elsewhere"
+    shutil.copytree(site.databases, elsewhere)
+    with site.clamd(DatabaseDirectory=str(elsewhere)):
+        conf = site.root / "clamd.conf"
+        conf.write_text(conf.read_text().replace(str(elsewhere), str(site.databases)))
+        ended = site.run("update-definitions", "--no-rescan", "--json")
+        assert (ended.status, ended.json["engine"]) == (1, "unproven")
+        assert ended.err.endswith("did not load the definitions on disk; its log says why\n")
+        assert site.rescan()[0] == 1
+        assert site.coverage()["clean_current"] == 0
+
+
+@pytest.mark.may_skip("ClamAV's signed test databases are not ours to ship")
+@needs_signed
+def test_an_engine_that_is_older_than_the_disk_is_not_believed_whatever_it_finds(site):
+    use_system(site)
+    site.image("a.jpg")
+    site.settings["definitions"] = {"official": False}
+    site.write_config()
+    site.run("update-definitions", "--no-rescan")
+    shutil.copy(SIGNED / "test-1.cvd", site.databases / "daily.cvd")
+    later = site.root / "later"
+    later.mkdir()
+    shutil.copy(SIGNED / "test-3.cvd", later / "daily.cvd")
+    canary = Canary.hatch(snapshot(later))
+    (site.databases / CANARY).write_text(canary.line)
+    with site.clamd():
+        shutil.copy(later / "daily.cvd", site.databases)
+        engine, disk = connect(str(site.socket)), snapshot(site.databases)
+        assert canary.stands_for(disk)
+        assert canary.found_by(engine.clamd)
+        assert not engine.proven(canary, disk)
+        assert site.rescan()[0] == 1
+        assert site.coverage()["clean_current"] == 0
+        assert site.update()["engine"] == "reloaded"
+        assert site.rescan()[0] == 0
+
+
+def test_databases_that_clamds_user_cannot_read_are_named_with_the_repair(site):
+    if os.geteuid() != 0:
+        return  # a clamd of ours is ourselves
+    reachable(site.root)
+    other = site.root / "db"
+    other.mkdir(mode=0o755)
+    site.root.chmod(0o1777)  # for clamd's socket
+    site.settings["clamav"]["databases"] = str(other)
+    use_system(site)
+    site.run("update-definitions", "--no-rescan")
+    with site.clamd(User="clamav", DatabaseDirectory=str(other), LocalSocketMode="666",
+                    ConcurrentDatabaseReload="yes", TemporaryDirectory="/tmp"):
+        assert site.update()["engine"] == "reloaded"
+        (other / "more.ndb").write_text(body_signature("Test.More", b"for root alone"))
+        (other / "more.ndb").chmod(0o600)
+        os.chown(other / "more.ndb", 33, 33)  # not the directory's owner's: not ours to open up
+        ended = site.run("update-definitions", "--no-rescan", "--json", timeout=120)
+        assert (ended.status, ended.json["engine"]) == (1, "unproven")
+        assert f"clamav cannot read {other}/more.ndb: chmod a+r {other}/more.ndb" in ended.err
+        (other / "more.ndb").chmod(0o644)
+        assert site.update()["engine"] == "reloaded"
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_a_clamd_with_other_databases_is_left_alone(site, needed):
+    site.settings["clamav"]["engine"] = "system" if needed else "private"
+    site.write_config()
+    site.run("update-definitions", "--no-rescan")
+    elsewhere = site.root / "elsewhere"
+    shutil.copytree(site.databases, elsewhere)
+    with site.clamd(DatabaseDirectory=str(elsewhere), LogFile=str(site.root / "reloads.log")):
+        ended = site.run("update-definitions", "--no-rescan", "--json")
+        assert reloads(site) == 0
+        assert (ended.status, ended.json["engine"]) == ((1, "unproven") if needed else (0, "none"))
+        assert (f"loads its databases from {elsewhere}" in ended.err) == needed
+    assert not (elsewhere / "imagewarden-canary.hdb").exists()
+
+
+# --- a database directory that is not ours to write to
+
+
+@contextmanager
+def not_ours(site, theirs):
+    """Run jobs where the database directory can only be read; a daemon of others fills it."""
+    with Namespace(f"mount --bind {theirs} {theirs} && mount -o remount,bind,ro {theirs}") as room:
+        yield lambda script, *more: site.run(script, "--json", *more, wrap=room.wrap, timeout=120)
+
+
+@pytest.fixture
+def foreign(site):
+    """A clamd on a directory that was never ours, with a first signature in it."""
+    theirs = site.root / "theirs"
+    site.settings["clamav"]["databases"] = str(theirs)
+    site.settings["definitions"] = {"official": False}
+    use_system(site)
+    theirs.mkdir()
+    add(site)
+    site.image("a.jpg")
+    with site.clamd(DatabaseDirectory=str(theirs), ConcurrentDatabaseReload="yes",
+                    LogFile=str(site.root / "reloads.log")), not_ours(site, theirs) as job:
+        yield job
+
+
+def update(job, engine, status=0):
+    ended = job("update-definitions", "--no-rescan")
+    assert (ended.status, ended.json["engine"]) == (status, engine), ended
+    return ended
+
+
+def add(site, *texts):
+    lines = [body_signature("Test.Bad", BAD), *(
+        body_signature(f"Test.{number}", text) for number, text in enumerate(texts))]
+    (site.root / "theirs/test.ndb").write_text("".join(lines))
+
+
+def test_there_it_is_unproven_until_a_new_signature_can_be_asked_for(site, foreign):
+    ended = update(foreign, "unproven")
+    assert ended.err.count("\n") == 1
+    assert "the directory is not ours to write to" in ended.err
+    refused = foreign("rescan-store")
+    assert (refused.status, refused.json["stores"][0]["clean"]) == (1, 0)
+    assert "not proven" in refused.json["error"]
+    add(site, b"the first new text")
+    assert update(foreign, "reloaded").err == ""
+    assert foreign("rescan-store").status == 0
+    before = reloads(site)
+    update(foreign, "reloaded")
+    assert reloads(site) == before, "once proven it stays so"
+    assert "ok" in {one["state"] for one in foreign("doctor").json["checks"]
+                    if one["check"] == "engine"}
+    add(site)  # what was withdrawn leaves nothing to ask for
+    update(foreign, "unproven")
+    assert foreign("rescan-store").status == 1
+    add(site, b"the first new text", b"the second new text")
+    update(foreign, "reloaded")
+    assert site.coverage()["clean_current"] == 0
+    assert foreign("rescan-store").status == 0
+    assert site.coverage()["clean_current"] == 1
+
+
+def test_there_a_signature_that_an_older_one_covers_proves_nothing(site, foreign):
+    update(foreign, "unproven")
+    add(site, b"what comes before " + BAD)
+    update(foreign, "unproven")
+
+
+def test_there_a_reload_that_fails_is_an_alarm_and_its_repair_a_proof(site, foreign):
+    update(foreign, "unproven")
+    add(site, b"the first new text")
+    (site.root / "theirs/broken.ldb").write_text("not a signature\n")
+    assert "it cannot load broken.ldb" in update(foreign, "unproven", status=1).err
+    assert foreign("rescan-store").status == 1
+    (site.root / "theirs/broken.ldb").unlink()
+    update(foreign, "reloaded")
+    assert foreign("rescan-store").status == 0
 
 
 @pytest.mark.parametrize("alert", ["no", "yes"])

@@ -3,44 +3,36 @@
 import json
 import os
 import re
+import shutil
 import signal
-import struct
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from maintenance.clamav import freshclam
+from maintenance.clamav.sources import Sources
+from maintenance.errors import ToolError
+from tests.feeds import MORE, content, custom, definitions, told
 from tests.mirror import serving
 from tests.processes import (
+    Namespace,
     engines,
     family,
     hidden,
     killed_at_every_step,
     lives,
     named,
+    reachable,
     started,
 )
 from tests.site import BAD, BIN, LATER, body_signature, wait_until
+from tests.trappers import Trapper
 
 pytestmark = pytest.mark.server
-
-SIGNED = Path(os.environ.get("IMAGEWARDEN_TEST_DEFINITIONS", "/nonexistent"))
-MORE = body_signature("Test.Bad", BAD) + body_signature("Test.Later", LATER)
-
-
-def definitions(site, *arguments, status=0):
-    """Run it without a rescan; its result."""
-    ended = site.run("update-definitions", "--no-rescan", "--json", *arguments)
-    assert ended.status == status, ended
-    assert "Traceback" not in ended.err
-    return ended.json
-
-
-def told(site):
-    return site.run("store-status", "--json").json
-
 
 # --- what changed
 
@@ -110,59 +102,6 @@ def test_without_freshclam_one_line_says_so(site, known):
     assert "not installed" in ended.err
 
 
-def once(site):
-    """Have freshclam try but once: between two tries it waits for seconds."""
-    (site.root / "base.conf").write_text("MaxAttempts 1\n")
-    site.settings["definitions"]["freshclam_config"] = str(site.root / "base.conf")
-
-
-def from_mirror(site, mirror):
-    once(site)
-    site.settings["definitions"]["custom_urls"] = [f"{mirror.url}/test.ndb"]
-    site.write_config()
-
-
-@pytest.mark.parametrize("fault", ["404", "cut"])
-def test_a_broken_transfer_is_a_failure_and_leaves_nothing_behind(site, fault):
-    with serving() as mirror:
-        from_mirror(site, mirror)
-        mirror.files["/test.ndb"] = MORE.encode() * 50
-        definitions(site)
-        before = (site.databases / "test.ndb").read_bytes()
-        mirror.files["/test.ndb"] = body_signature("Test.New", b"something new").encode() * 5000
-        mirror.cut = fault == "cut"
-        if fault == "404":
-            mirror.files.clear()
-        result = definitions(site, status=1)
-    assert (result["changed"], result["generation"]) == (False, 1)
-    assert result["freshclam"]["outcome"] == "failed"
-    assert (site.databases / "test.ndb").read_bytes() == before
-    assert not list(site.databases.glob("tmp.*"))
-
-
-@pytest.mark.parametrize("status", [403, 429])
-def test_a_mirror_that_refuses_us_is_a_cool_down_with_its_end(site, status):
-    with serving() as mirror:
-        from_mirror(site, mirror)
-        mirror.files["/test.ndb"] = MORE.encode()
-        definitions(site)
-        mirror.refuse = status
-        for _ in range(2):  # the second time freshclam asks nobody, and exits with 0
-            result = definitions(site)
-            assert result["freshclam"]["outcome"] == "cool-down"
-            assert re.fullmatch(r"20\d\d-.*Z", result["freshclam"]["until"])
-            assert (result["changed"], result["outcome"]) == (False, "done")
-        until = (site.databases / "freshclam.dat").read_bytes()[61:69]
-        assert struct.unpack("<q", until)[0] > time.time()
-        checked = told(site)["definitions"]["databases"][0]["checked"]
-        site.settings["definitions"]["fail_age"] = "0s"
-        site.write_config()
-        ended = site.run("update-definitions", "--no-rescan")
-        assert ended.status == 1
-        assert "days old" in ended.err
-    assert told(site)["definitions"]["databases"][0]["checked"] == checked, "nobody confirmed it"
-
-
 # --- damage
 
 
@@ -180,62 +119,21 @@ def test_a_damaged_container_is_named_and_not_booked(site, name):
     assert told(site)["definitions"]["generation"] == 1
 
 
-# --- signed databases
-
-
-needs_signed = pytest.mark.skipif(
-    not (SIGNED / "test-1.cvd").exists(),
-    reason="IMAGEWARDEN_TEST_DEFINITIONS names no folder with ClamAV's test-1.cvd ...: they are"
-           " in unit_tests/input/freshclam_testfiles of its source")
-
-
-def publish(mirror, name, version):
-    """Serve ClamAV's own signed test database under the name of an official one."""
-    for suffix in ("", ".sign"):
-        content = (SIGNED / f"test-{version}.cvd{suffix}").read_bytes()
-        mirror.files[f"/{name}{'.cvd' if not suffix else f'-{version}.cvd.sign'}"] = content
-        mirror.files[f"/{name}.cvd{suffix}"] = content
-
-
-@pytest.mark.may_skip("ClamAV's signed test databases are not ours to ship")
-@needs_signed
-def test_signed_databases_are_known_by_version_and_build_time(site):
-    with serving() as mirror:
-        site.settings["definitions"] = {"official": True, "mirror": mirror.url}
-        once(site)
-        site.write_config()
-        for name in ("daily", "main", "bytecode"):
-            publish(mirror, name, 1)
-        first = definitions(site)
-        assert {one["name"]: one["to"] for one in first["databases"]} == {
-            "daily": 1, "main": 1, "bytecode": 1}
-        assert all(re.fullmatch(r"20\d\d-.*Z", one["built"]) for one in first["databases"])
-        assert definitions(site)["changed"] is False
-        publish(mirror, "daily", 3)
-        third = definitions(site)
-        daily = next(one for one in third["databases"] if one["name"] == "daily")
-        assert (third["changed"], daily["from"], daily["to"]) == (True, 1, 3)
-        damaged = site.databases / "daily.cvd"
-        damaged.write_bytes(damaged.read_bytes()[:-100])
-        mirror.files.clear()
-        ended = site.run("update-definitions", "--no-rescan", "--json")
-        assert ended.status == 1
-        assert "daily.cvd" in ended.err
-        assert told(site)["definitions"]["generation"] == third["generation"]
-
-
 # --- another freshclam
 
 
 @contextmanager
-def freshclam_daemon(site, *arguments):
+def freshclam_daemon(site, *arguments, url="http://127.0.0.1:9/none.ndb", directory=None,
+                     user=None):
+    """A freshclam of somebody else, on the site's directory."""
     conf = site.root / "freshclam.conf"
-    conf.write_text(f"DatabaseDirectory {site.databases}\nDatabaseOwner {whoami()}\n"
-                    f"DatabaseMirror 127.0.0.1:9\nDatabaseCustomURL file://{site.root}/feed/none\n"
-                    f"UpdateLogFile {site.root}/freshclam.log\nPidFile {site.root}/fc.pid\n"
+    conf.write_text(f"DatabaseDirectory {directory or site.databases}\n"
+                    f"DatabaseOwner {user or whoami()}\n"
+                    f"DatabaseMirror 127.0.0.1:9\nDatabaseCustomURL {url}\n"
                     "Foreground yes\n")
     conf.chmod(0o644)
-    with subprocess.Popen(["/usr/bin/freshclam", f"--config-file={conf}", "--no-dns", *arguments],
+    with subprocess.Popen(["/usr/bin/freshclam", f"--config-file={conf}", "--no-dns",
+                           "--update-db=custom", *arguments],
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as daemon:
         try:
             wait_until(lambda: "freshclam" in Path(f"/proc/{daemon.pid}/comm").read_text())
@@ -264,12 +162,14 @@ def test_beside_a_daemon_everything_but_freshclam_is_done(site):
 
 def test_another_freshclam_at_work_holds_the_directory(site):
     definitions(site)
-    with freshclam_daemon(site) as other:
-        other.send_signal(signal.SIGSTOP)
-        if other.poll() is None:
+    with serving() as mirror:
+        mirror.gate.clear()
+        with freshclam_daemon(site, url=f"{mirror.url}/test.ndb") as other:
+            wait_until(lambda: mirror.asked)
             ended = site.run("update-definitions", "--json")
             assert (ended.status, ended.json["outcome"], ended.err) == (75, "busy", "")
             assert str(other.pid) in ended.json["error"]
+    assert [one["outcome"] for one in told(site)["jobs"]] == ["done"], "75 leaves no result"
 
 
 def test_a_strangers_process_called_freshclam_is_not_believed(site):
@@ -284,6 +184,104 @@ def test_a_strangers_process_called_freshclam_is_not_believed(site):
             assert definitions(site)["freshclam"]["outcome"] == "changed"
         finally:
             stranger.kill()
+
+
+# --- a directory that is not ours, or has no room
+
+
+only_root = [pytest.mark.may_skip("only root can make another user's directory"),
+             pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")]
+AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+
+
+@pytest.fixture
+def anothers(site):
+    """A site of nobody's on databases of clamav's; how nobody runs a job on it."""
+    reachable(site.root)
+    theirs = site.root / "theirs"
+    theirs.mkdir(mode=0o755)
+    (theirs / "test.ndb").write_text(MORE)
+    (theirs / "test.ndb").chmod(0o644)
+    shutil.chown(theirs, "clamav")
+    del site.top["user"]
+    site.settings["clamav"]["databases"] = str(theirs)
+    site.write_config()
+    site.image("bad.jpg", BAD)
+    for path in (site.root, *site.root.rglob("*")):
+        if theirs not in (path, *path.parents):
+            os.chown(path, 65534, 65534)
+    return lambda script, *more: site.run(script, "--json", *more, wrap=AS_NOBODY)
+
+
+class TestAnothers:
+    """The database directory belongs to somebody else, and we are not root."""
+
+    pytestmark = only_root
+
+    def test_one_line_says_what_to_do_and_all_but_the_download_is_done(self, site, anothers):
+        ended = anothers("update-definitions", "--wait")
+        assert (ended.status, ended.json["freshclam"]["outcome"]) == (1, "failed")
+        assert (ended.json["changed"], ended.json["generation"]) == (True, 1)
+        assert ended.json["rescan"]["infected_total"] == 1
+        assert ended.json["error"] == (f"{site.root}/theirs is clamav's: start update-definitions"
+                                       " as root, or as that user")
+
+    def test_a_daemon_that_serves_it_has_all_it_takes(self, site, anothers):
+        with freshclam_daemon(site, "-d", directory=site.root / "theirs", user="clamav"):
+            ended = anothers("update-definitions", "--no-rescan")
+            assert (ended.status, ended.err) == (0, "")
+            assert ended.json["freshclam"]["outcome"] == "daemon"
+            assert ended.json["generation"] == 1
+
+
+@only_root[0]
+@only_root[1]
+def test_a_freshclam_dat_that_root_left_is_named_with_the_repair(site):
+    theirs = site.root / "theirs"
+    theirs.mkdir(mode=0o755)
+    reachable(site.root)
+    shutil.chown(theirs, "clamav")
+    (theirs / "freshclam.dat").write_bytes(bytes(90))
+    (theirs / "freshclam.dat").chmod(0o600)
+    site.settings["clamav"]["databases"] = str(theirs)
+    site.write_config()
+    ended = site.run("update-definitions", "--no-rescan")
+    assert (ended.status, ended.err.count("\n")) == (1, 1)
+    assert ended.err.endswith(f"cannot write to {theirs}/freshclam.dat:"
+                              f" chown clamav {theirs}/freshclam.dat\n")
+    subprocess.run(["chown", "clamav", theirs / "freshclam.dat"], check=True)
+    assert definitions(site)["freshclam"]["outcome"] == "changed"
+
+
+def test_without_room_for_a_download_and_its_test_none_is_begun(site):
+    with serving() as mirror:
+        custom(site, f"{mirror.url}/test.ndb")
+        site.state.mkdir(mode=0o700)
+        with Namespace(f"mount -t tmpfs -o mode=700,size=10m tmpfs {site.state}") as room:
+            ended = site.run("update-definitions", "--no-rescan", "--json", wrap=room.wrap)
+        assert (ended.status, ended.err.count("\n")) == (1, 1), ended
+        assert re.search(r"no room for new definitions: \S+/state/databases has \d+ MB free, a"
+                         r" download and its test may take 16 MB", ended.err)
+        assert (ended.json["freshclam"]["status"], mirror.asked) == (None, [])
+
+
+def test_a_disk_that_fills_up_all_the_same_damages_nothing(site):
+    with serving() as mirror:
+        custom(site, f"{mirror.url}/test.ndb")
+        mirror.files["/test.ndb"] = MORE.encode()
+        site.state.mkdir(mode=0o700)
+        with Namespace(f"mount -t tmpfs -o mode=700,size=20m tmpfs {site.state}") as room:
+            def ran():
+                return site.run("update-definitions", "--no-rescan", "--json", wrap=room.wrap)
+
+            assert ran().json["generation"] == 1
+            mirror.files["/test.ndb"] = bytes(30 * 2**20)
+            full = ran()
+            assert (full.status, full.json["freshclam"]["outcome"]) == (1, "failed"), full
+            assert (full.json["changed"], full.json["generation"]) == (False, 1)
+            assert room.run(f"ls -A {site.databases}").split() == ["freshclam.dat", "test.ndb"]
+            mirror.files["/test.ndb"] = body_signature("Test.New", b"something new").encode()
+            assert ran().json["generation"] == 2
 
 
 # --- the rescan
@@ -339,6 +337,46 @@ def test_a_rescan_that_never_came_to_its_end_is_started_again_without_a_change(s
     wait_until(lambda: any(one["job"] == "rescan" for one in told(site)["jobs"]))
 
 
+def test_what_comes_during_a_rescan_is_served_by_it_and_not_again(site):
+    site.image("later.jpg", LATER)
+    definitions(site)
+    with started(site.command("rescan-store", "--json")) as rescan:
+        wait_until(lambda: engines(rescan.pid))
+        engine, = engines(rescan.pid)
+        os.kill(engine, signal.SIGSTOP)
+        site.feed(MORE)
+        ended = site.run("update-definitions", "--json")
+        assert (ended.status, ended.json["rescan"], ended.json["generation"]) == (0, "running", 2)
+        os.kill(engine, signal.SIGCONT)
+        result = json.loads(rescan.communicate(timeout=60)[0])
+    assert (result["definitions"]["generation"], result["infected_total"]) == (2, 1)
+    assert site.run("update-definitions", "--json").json["rescan"] == "not needed"
+
+
+def test_what_comes_after_the_last_look_of_a_rescan_is_served_by_the_next_at_once(site):
+    """It has announced its end, but still holds the lock: Zabbix keeps it waiting."""
+    def hears_and_says_nothing(caller):
+        caller.hear()
+        caller.wait_for_the_end()
+
+    site.image("later.jpg", LATER)
+    definitions(site)
+    deaf = site.config.read_text()
+    with Trapper(hears_and_says_nothing) as server:
+        site.settings["zabbix"] = {"servers": [server.address], "timeout": "5s"}
+        site.write_config()
+        with started(site.command("rescan-store")) as rescan:
+            wait_until(lambda: server.requests)
+            site.config.write_text(deaf)
+            site.feed(MORE)
+            ended = site.run("update-definitions", "--json")
+            assert rescan.poll() is None
+            assert (ended.json["generation"], ended.json["rescan"]) == (2, "started")
+            wait_until(lambda: told(site)["stores"][0]["infected"] == 1)
+            assert rescan.wait(10) == 0
+    wait_until(lambda: site.run("update-definitions", "--json").json["rescan"] == "not needed")
+
+
 def test_the_rescan_can_be_switched_off(site):
     site.settings["definitions"]["start_rescan"] = False
     site.write_config()
@@ -360,14 +398,13 @@ def test_the_jitter_is_waited_before_anything_is_fetched(site):
 
 def test_a_stopped_run_takes_its_freshclam_along(site):
     with serving() as mirror:
-        from_mirror(site, mirror)
-        stuck = Stuck(mirror)
+        custom(site, f"{mirror.url}/test.ndb")
+        mirror.gate.clear()
         with started(site.command("update-definitions", "--json")) as job:
             wait_until(lambda: named(family(job.pid), "freshclam") and mirror.asked)
             children = family(job.pid)
             job.terminate()
             out, err = job.communicate(timeout=20)
-            stuck.free()
         assert job.returncode == 143
         assert b"Traceback" not in err
         assert json.loads(out)["outcome"] == "failed"
@@ -376,24 +413,71 @@ def test_a_stopped_run_takes_its_freshclam_along(site):
     assert not list(site.databases.glob("tmp.*"))
 
 
-class Stuck:
-    """Makes a mirror hold every request until it is freed."""
+@pytest.mark.parametrize(("end", "words"), [
+    (signal.SIGKILL, "freshclam failed with status 137: it was killed"),
+    (signal.SIGTERM, "freshclam failed with status 143: it was killed"),
+    (signal.SIGINT, "freshclam failed: somebody stopped it")])
+def test_a_freshclam_that_somebody_ends_is_a_failure_and_leaves_nothing(site, end, words):
+    definitions(site)
+    checked = told(site)["definitions"]["databases"][0]["checked"]
+    theirs = site.databases / "tmp.0123456789"  # of another one, who knows
+    theirs.mkdir()
+    with serving() as mirror:
+        custom(site, f"{mirror.url}/test.ndb")
+        mirror.gate.clear()
+        with started(site.command("update-definitions", "--no-rescan", "--json")) as job:
+            wait_until(lambda: mirror.asked)
+            os.kill(*named(family(job.pid), "freshclam"), end)
+            out, err = job.communicate(timeout=30)
+    assert (job.returncode, err.count(b"\n")) == (1, 1)
+    assert words in err.decode()
+    assert json.loads(out)["freshclam"]["outcome"] == "failed"
+    assert told(site)["definitions"]["databases"][0]["checked"] == checked
+    assert list(site.databases.glob("tmp.*")) == [theirs]
+    theirs.rmdir()
+    assert content(site.databases)
 
-    def __init__(self, mirror):
-        import threading  # noqa: PLC0415
-        self._go, answer = threading.Event(), mirror.answer
 
-        def held(request):
-            mirror.asked.append(request.path)
-            self._go.wait(60)
-            try:
-                answer(request)
-            except OSError:
-                return
-        mirror.answer = held
+def test_what_a_machine_that_died_left_is_gone_after_the_next_run_and_nothing_else(site):
+    with serving() as mirror:
+        custom(site, f"{mirror.url}/test.ndb")
+        mirror.files["/test.ndb"] = MORE.encode()
+        mirror.gate.clear()
+        site.state.mkdir(mode=0o700)
+        site.databases.mkdir()
+        theirs = [site.databases / name for name in ("tmp.0123456789", "tmp.abc", "tmp.aaaaaaaaaa")]
+        for one in theirs:
+            one.mkdir()
+        with started(site.command("update-definitions", "--no-rescan")) as job:
+            wait_until(lambda: mirror.asked)
+            everybody = [job.pid, *family(job.pid)]
+            for _ in range(2):  # the first to go would see the others go
+                for pid in everybody:
+                    os.kill(pid, signal.SIGSTOP)
+            for pid in everybody:
+                os.kill(pid, signal.SIGKILL)
+            job.wait()
+        wait_until(lambda: not any(map(lives, everybody)))
+        left = {path for path in site.databases.glob("tmp.*") if path not in theirs}
+        assert len(left) == 1, "freshclam's own"
+        mirror.gate.set()
+        late = site.databases / "tmp.ffffffffff"
+        late.write_text("no directory")
+        assert definitions(site)["freshclam"]["outcome"] == "changed"
+    assert set(site.databases.glob("tmp.*")) == {*theirs, late}
+    assert not list(site.databases.glob(".imagewarden*"))
 
-    def free(self):
-        self._go.set()
+
+def test_a_freshclam_that_takes_too_long_is_ended_and_its_directory_goes(site, monkeypatch):
+    monkeypatch.setattr(freshclam, "TIME_LIMIT", 1.0)
+    site.databases.mkdir(parents=True)
+    with serving() as mirror, tempfile.TemporaryFile() as said:
+        mirror.gate.clear()
+        sources = Sources.of(False, "localhost", [f"{mirror.url}/test.ndb"], None)
+        with pytest.raises(ToolError, match="freshclam: no result after 1 s"):
+            freshclam.fetch(sources, site.databases, None, said)
+        assert mirror.asked
+    assert [path.name for path in site.databases.iterdir()] == ["freshclam.dat"]
 
 
 @contextmanager

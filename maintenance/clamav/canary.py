@@ -10,13 +10,25 @@ import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from maintenance.clamav.connection import Clamd
 from maintenance.clamav.databases import CANARY, Snapshot
 from maintenance.verdict import Verdict
 
 _LINE = re.compile(r"[0-9a-f]{32}:\d+:Imagewarden\.Canary\.([0-9a-f]{16})\.([0-9a-f]{32})\s*")
+
+
+class Evidence(Protocol):
+    """What only an engine with certain databases can find."""
+
+    def stands_for(self, content: Snapshot) -> bool:
+        """Tell whether it is about exactly these databases."""
+        ...
+
+    def found_by(self, clamd: Clamd, timeout: float = 30.0) -> bool:
+        """Tell whether the engine finds it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

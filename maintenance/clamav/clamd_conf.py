@@ -41,6 +41,12 @@ class ClamdConf:
         return self.yes("AlertExceedsMax")
 
     @property
+    def reloads_aside(self) -> bool:
+        """Tell whether it goes on scanning while it loads; if not, it first waits until idle."""
+        return "ConcurrentDatabaseReload" not in self.options or self.yes(
+            "ConcurrentDatabaseReload")
+
+    @property
     def socket(self) -> str:
         """Return the path of the local socket, or an empty text."""
         return self.options.get("LocalSocket", "")

@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from maintenance.errors import ToolError
@@ -60,6 +61,28 @@ class Snapshot:
         """Return the newest version of a signed database, None when there is none."""
         versions = [one.version for one in self.databases if one.name == name and one.version]
         return max(versions, default=None)
+
+    @property
+    def built(self) -> float | None:
+        """Return when the newest definitions were made (epoch): daily's time, where it is there."""
+        times = [(one.name == "daily", one.built) for one in self.databases
+                 if one.built is not None]
+        return max(times)[1] if times else None
+
+    def doubles(self) -> Iterator[tuple[Database, Database]]:
+        """Yield signed databases that lie there a second time, each with the newer one.
+
+        freshclam takes the .cvd for what is there and leaves the .cld to itself; clamd
+        loads the newer daily, and of all others both.
+        """
+        for one, other in combinations(self.databases, 2):
+            if one.name == other.name:
+                stale, newer = sorted((one, other), key=_age)
+                yield stale, newer
+
+
+def _age(one: Database) -> tuple[int, bool]:
+    return one.version or 0, one.file.endswith(".cvd")
 
 
 def directory(configured: Path | None, own: Path) -> Path:

@@ -1,73 +1,34 @@
 """Running freshclam: what it is given, and what its end says and does not say."""
 
 import os
+import re
 import signal
-import struct
-import tempfile
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from maintenance.clamav import clamd_conf
+from maintenance.clamav import clamd_conf, housekeeping
 from maintenance.clamav.command_line import option
+from maintenance.clamav.sources import Sources
 from maintenance.programs import Account, How, Limits, run_into
 from maintenance.text import show
 
 TIME_LIMIT = 3600.0  # seconds; a first download over a slow line takes minutes
-RECEIVE_TIMEOUT = 300  # seconds without progress after which a transfer is given up
-TAIL_LINES = 20
 # Statuses of freshclam (its source; the man page lists others) and what they mean.
 STATUSES: Mapping[int, str] = {
-    2: "it could not start (its lock, or its log)", 3: "SSL", 4: "a database check failed",
-    5: "no connection, or no disk space", 6: "an empty file came", 7: "a damaged database came",
+    2: "it could not start", 3: "it cannot work in the database directory",
+    4: "a file could not be read or written", 5: "no connection, or no disk space",
+    6: "an empty file came", 7: "a damaged database came",
     8: "a new database failed its test", 9: "its configuration",
-    10: "the database directory", 11: "a download failed", 14: "a file:// source is not there",
-    17: "the mirror forbids access: 24 hours of cool-down", 127: "it is not installed"}
-_OURS = frozenset({
-    "DatabaseDirectory", "DatabaseOwner", "UpdateLogFile", "LogVerbose", "LogSyslog", "LogRotate",
-    "LogTime", "LogFileMaxSize", "PidFile", "Foreground", "Checks", "NotifyClamd", "Example",
-    "OnUpdateExecute", "OnErrorExecute", "OnOutdatedExecute", "TestDatabases", "Debug"})
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where databases come from."""
-
-    official: bool
-    mirror: str
-    custom_urls: Sequence[str]
-    base: Path | None  # a freshclam.conf whose proxy, mirror and custom settings count
-
-    @property
-    def none(self) -> bool:
-        """Tell whether there is nothing to fetch."""
-        return not self.official and not self.custom_urls and self.base is None
-
-    def configuration(self, directory: Path) -> str:
-        """Return the text of the freshclam.conf for one run."""
-        # Only a freshclam that runs as root looks at the owner: it would become clamav.
-        lines = [f"DatabaseDirectory {directory}", "DatabaseOwner root", "TestDatabases yes",
-                 f"ReceiveTimeout {RECEIVE_TIMEOUT}"]
-        inherited = [] if self.base is None else _inherited(self.base)
-        lines += inherited
-        if not any(line.startswith(("DatabaseMirror", "PrivateMirror")) for line in inherited):
-            # Also needed where only custom URLs are fetched: without one it exits with 9.
-            lines.append(f"DatabaseMirror {self.mirror}")
-        lines += [f"DatabaseCustomURL {url}" for url in self.custom_urls]
-        return "\n".join(lines) + "\n"
-
-    def arguments(self) -> list[str]:
-        """Return the options of one run."""
-        return ["--stdout", *(["--no-dns"] if not self.official or "://" in self.mirror else []),
-                *([] if self.official else ["--update-db=custom"])]
-
-
-def _inherited(base: Path) -> list[str]:
-    lines = base.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    pairs = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    return [line for line in pairs if line.split(maxsplit=1)[0] not in _OURS]
+    10: "the database directory", 11: "a download failed", 12: "the mirror is behind",
+    14: "an update could not be applied, or a file:// source is not there",
+    15: "not enough memory", 17: "the mirror forbids access: 24 hours of cool-down",
+    18: "the mirror asks to come back later", 127: "it is not installed"}
+# With these it ends when a server refuses us, and then freshclam.dat says until when.
+REFUSED = frozenset({0, 11, 17, 18})
+_NOT_FETCHED = re.compile(r"Can't download \S+ from (\S+)$")
+_STOPPED = "Update process terminated"  # its last word on SIGINT, with status 0
 
 
 def fetch(sources: Sources, directory: Path, owner: Account | None, said: IO[bytes]) -> int:
@@ -76,38 +37,51 @@ def fetch(sources: Sources, directory: Path, owner: Account | None, said: IO[byt
     ``said`` gets its output, which may only be read by whoever may be fooled by
     it. Raises ToolError when it is not installed or takes too long.
     """
-    with tempfile.NamedTemporaryFile("w", prefix="imagewarden-freshclam-", suffix=".conf",
-                                     encoding="utf-8", errors="surrogateescape") as file:
-        file.write(sources.configuration(directory))
-        file.flush()
+    # In memory, under no name: it may hold passwords, and a kill leaves nothing of it.
+    conf = os.memfd_create("freshclam.conf")
+    try:
+        with os.fdopen(conf, "w", encoding="utf-8", errors="surrogateescape",
+                       closefd=False) as file:
+            file.write(sources.configuration(directory))
+        os.fchmod(conf, 0o600)
         if owner is not None:
-            os.fchown(file.fileno(), owner.uid, owner.gid)
+            os.fchown(conf, owner.uid, owner.gid)
         # SIGINT: on SIGTERM it leaves its temporary directory behind.
-        how = How(limits=Limits(seconds=TIME_LIMIT), account=owner, stop=signal.SIGINT)
-        return run_into(said, ["freshclam", f"--config-file={file.name}",
+        how = How(limits=Limits(seconds=TIME_LIMIT), account=owner, stop=signal.SIGINT, stdin=conf)
+        return run_into(said, ["freshclam", "--config-file=/proc/self/fd/0",
                                *sources.arguments()], how)
+    finally:
+        os.close(conf)
 
 
-def last_lines(output: bytes) -> list[str]:
-    """Return the end of its output, progress bars left out, fit to print."""
-    text = output.decode("utf-8", "backslashreplace").replace("\r", "\n")
-    lines = [line.strip() for line in text.split("\n")]
-    return [show(line) for line in lines if line][-TAIL_LINES:]
+def lines(output: bytes, sources: Sources) -> list[str]:
+    """Return what it said line by line, fit to print: no progress bars, no secrets."""
+    text = sources.masked(output.decode("utf-8", "backslashreplace").replace("\r", "\n"))
+    found = [line.strip() for line in text.split("\n")]
+    return [show(line) for line in found if line]
+
+
+def refuser(said: Sequence[str]) -> str | None:
+    """Return the URL that it could not fetch, as it was masked; None: it named none."""
+    found = [match[1] for line in said if (match := _NOT_FETCHED.search(line))]
+    return found[-1] if found else None
+
+
+def stopped(said: Sequence[str]) -> bool:
+    """Tell by its lines whether somebody stopped it, which its status does not say."""
+    return said[-1:] == [_STOPPED]
 
 
 def cool_down(directory: Path) -> float | None:
-    """Return when the mirror may be asked again (epoch), None when it may now.
-
-    Source: libfreshclam's freshclam.dat, 90 bytes, retry_after at offset 61.
-    """
+    """Return when the mirror may be asked again (epoch), None when it may now."""
     try:
-        content = (directory / "freshclam.dat").read_bytes()
+        fd = os.open(directory, os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
-    if len(content) < 69:
-        return None
-    until = float(struct.unpack_from("<q", content, 61)[0])
-    return until if until > time.time() else None
+    try:
+        return housekeeping.cool_down(fd)
+    finally:
+        os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)

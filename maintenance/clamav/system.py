@@ -2,19 +2,21 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from maintenance.clamav import clamd_conf
-from maintenance.clamav.canary import Canary
+from maintenance.clamav.canary import Evidence
 from maintenance.clamav.clamd_conf import ClamdConf
 from maintenance.clamav.command_line import option
-from maintenance.clamav.connection import Clamd, pid_of
+from maintenance.clamav.connection import PATIENCE, Clamd, pid_of
 from maintenance.clamav.databases import Snapshot
+from maintenance.text import show
 
 RELOADING = 15.0  # seconds for a reload of little; besides, for every 2 MB of databases, one
+IDLE = 60.0  # seconds more for one that waits for its threads: 30 each, by its IdleTimeout
 _ENABLED = ("/etc/systemd/system/multi-user.target.wants/clamav-daemon.service",
             "/etc/systemd/system/sockets.target.wants/clamav-daemon.socket")
 
@@ -42,6 +44,7 @@ class SystemEngine:
 
     clamd: Clamd
     conf: ClamdConf | None  # None: nobody knows what its limits are
+    pid: int | None = None  # None: it is not ours to know
 
     @property
     def hides_limits(self) -> bool:
@@ -53,29 +56,51 @@ class SystemEngine:
         """Return the size from which on its word counts for nothing; None: no such size."""
         return (self.conf or ClamdConf({"MaxFileSize": "25M"})).silent_from()
 
-    def proven(self, canary: Canary | None, content: Snapshot) -> bool:
-        """Tell whether it has loaded exactly ``content``, by canary and VERSION."""
-        return (canary is not None and canary.stands_for(content)
-                and self._version_matches(content) and canary.found_by(self.clamd))
+    def stranger_to(self, directory: Path) -> str | None:
+        """Return why it does not scan with what is in ``directory``; None: it may well do."""
+        if not self.clamd.local:
+            return f"clamd at {self.clamd.address} is not on this host, so it is for uploads only"
+        if self.conf is None or self.conf.databases.resolve() == directory.resolve():
+            return None
+        return (f"clamd at {self.clamd.address} loads its databases from"
+                f" {show(self.conf.databases)}, but our definitions are in {show(directory)}:"
+                " set clamav.databases")
 
-    def prove_reload(self, canary: Canary, content: Snapshot) -> bool:
-        """Have it reload and wait until it finds ``canary``; raises EngineError.
+    def proven(self, evidence: Evidence | None, content: Snapshot) -> bool:
+        """Tell whether it has loaded exactly ``content``, by evidence and VERSION."""
+        return (evidence is not None and evidence.stands_for(content)
+                and self.as_new_as(content) and evidence.found_by(self.clamd))
+
+    def prove_reload(self, evidence: Evidence, content: Snapshot) -> bool:
+        """Have it reload and wait until it finds ``evidence``; raises EngineError.
 
         RELOADING is only an acknowledgement: a reload that fails shows nowhere
         but in clamd's log, and the old engine stays.
         """
+        return self._reload(content, lambda: evidence.found_by(self.clamd))
+
+    def catch_up(self, content: Snapshot) -> bool:
+        """Have it reload, and tell by VERSION whether it is as new; that proves little."""
+        return self._reload(content, lambda: True)
+
+    def _reload(self, content: Snapshot, done: Callable[[], bool]) -> bool:
         self.clamd.ask("RELOAD")
         size = sum(stamp[2] for stamp in content.stamps)
-        deadline = time.monotonic() + RELOADING + size / (2 * 2**20)
-        for pause in _pauses():
-            if canary.found_by(self.clamd) and self._version_matches(content):
+        aside = self.conf is None or self.conf.reloads_aside
+        deadline = time.monotonic() + RELOADING + (0 if aside else IDLE) + size / (2 * 2**20)
+        pauses = _pauses()
+        while True:
+            if done() and self.as_new_as(content):
                 return True
+            # Raises when the reload has taken the engine away; while it loads it may be silent.
+            self.clamd.version(max(PATIENCE, deadline - time.monotonic()))
+            pause = next(pauses)
             if time.monotonic() + pause > deadline:
-                break
+                return False
             time.sleep(pause)
-        return False
 
-    def _version_matches(self, content: Snapshot) -> bool:
+    def as_new_as(self, content: Snapshot) -> bool:
+        """Tell whether VERSION is that of ``content``, as far as it says any."""
         daily = content.version_of("daily")
         said = self.clamd.version().split("/")
         return daily is None or len(said) < 2 or said[1] == str(daily)
@@ -92,21 +117,33 @@ def connect(socket: str) -> SystemEngine:
     """Return the clamd at ``socket``; raises EngineError when it does not answer in 5 s."""
     clamd = Clamd(socket)
     clamd.version()
-    return SystemEngine(clamd, _conf_of(clamd))
+    pid = pid_at(socket)
+    return SystemEngine(clamd, _conf_of(clamd, pid), pid)
 
 
 def conf_for(socket: str) -> ClamdConf | None:
     """Return the configuration of the clamd that serves ``socket``, or would if it ran."""
-    return _conf_of(Clamd(socket))
+    return _conf_of(Clamd(socket), pid_at(socket))
 
 
-def _conf_of(clamd: Clamd) -> ClamdConf | None:
+def pid_at(socket: str) -> int | None:
+    """Return the process that listens at ``socket``; None: nobody, or not on this host."""
+    clamd = Clamd(socket)
+    if not clamd.local:
+        return None
+    try:
+        with clamd.connect(5.0) as link:
+            return pid_of(link)
+    except OSError:
+        return None
+
+
+def _conf_of(clamd: Clamd, pid: int | None) -> ClamdConf | None:
     """Find the configuration of whatever listens there: the process itself knows."""
     path = clamd_conf.SYSTEM
-    if clamd.local:
+    if pid is not None:
         try:
-            with clamd.connect(5.0) as link:
-                words = Path(f"/proc/{pid_of(link)}/cmdline").read_bytes().split(b"\0")
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             words = []
         given = option([os.fsdecode(word) for word in words if word], "config-file", "c")

@@ -17,6 +17,7 @@ from maintenance.ledger.generations import Generation
 from maintenance.shell.job import Context, Job
 from maintenance.shell.options import duration
 from maintenance.text import show
+from maintenance.times import DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,9 @@ def prepare(context: Context) -> None:
     time.sleep(random.uniform(0, context.options.jitter))  # noqa: S311 - spreads a fleet
     directory = directory_of(context.config)
     owner = owner_of(context, directory)
-    context.prepared = Prepared(NextRescan(context), Caretaker(directory, owner),
-                                fetch(context.config, directory, owner))
+    caretaker = Caretaker(directory, owner)
+    context.prepared = Prepared(NextRescan(context), caretaker,
+                                fetch(context.config, directory, owner, caretaker))
 
 
 def update(context: Context) -> DefinitionsReport:
@@ -49,12 +51,13 @@ def update(context: Context) -> DefinitionsReport:
     report.freshclam = prepared.fetch.read(context)
     refused = prepared.caretaker.open_up()
     if refused is not None:
-        context.log.warning("%s", refused)
+        context.log.warning("%s", refused.reason)
     known = context.ledger.generations.current()
     definitions = _read(context, prepared.fetch, known, report)
     if definitions is not None:
         _book(context, prepared.fetch, definitions, known, report)
-        report.engine = prove(context, definitions, prepared.caretaker)
+        report.engine = prove(context, definitions, prepared.caretaker, report)
+        prepared.caretaker.close()  # a rescan that is waited for may take hours
         prepared.rescan.follow(context, report)
     return report
 
@@ -77,26 +80,40 @@ def _book(context: Context, fetched: Fetch, definitions: Definitions, known: Gen
           report: DefinitionsReport) -> None:
     """Enter the generation, and say what became of the old one."""
     told = report.freshclam
-    tried = not fetched.daemon and fetched.failure is None
+    tried = not fetched.daemon and not fetched.failures
     if tried:
         judge(told, differs=definitions.differ_from(known))
-    confirmed = fetched.daemon or (told.status == 0 and told.until is None)
+    confirmed = told.until is None and not told.stopped and (fetched.daemon or told.status == 0)
     generation = definitions.met(context.ledger, confirmed=confirmed)
     report.generation = generation.number
     report.changed = known is None or known.fingerprint != definitions.fingerprint
     report.databases = definitions.changes_since(known)
     if tried and told.outcome == "failed":
         context.trouble(explain(told))
-    elif told.outcome == "cool-down":
-        _mind_age(context, definitions, generation)
+    elif tried and told.outcome == "changed" and told.status:
+        report.notices.append(explain(told))
+    _mind_age(context, definitions, generation, report)
+    _mind_doubles(context, definitions)
 
 
-def _mind_age(context: Context, definitions: Definitions, generation: Generation) -> None:
-    """During a cool-down all is well until the definitions are too old."""
-    built = [one.built for one in definitions.content.databases if one.built is not None]
-    age = time.time() - max(built, default=generation.checked)
-    if age > context.config.definitions.fail_age:
-        context.trouble(f"the mirror refuses us and the definitions are {age / 86400:.1f} days old")
+def _mind_age(context: Context, definitions: Definitions, generation: Generation,
+              report: DefinitionsReport) -> None:
+    """Say that the definitions are old; in a cool-down, of which nobody else tells, it fails."""
+    built = definitions.content.built
+    age = time.time() - (generation.checked if built is None else built)
+    if age <= context.config.definitions.fail_age:
+        return
+    old = f"the definitions are {age / DAY:.1f} days old"
+    if report.freshclam.outcome == "cool-down":
+        context.trouble(f"the mirror refuses us and {old}")
+    elif built is not None:
+        report.notices.append(old)
+
+
+def _mind_doubles(context: Context, definitions: Definitions) -> None:
+    for stale, newer in definitions.content.doubles():
+        context.trouble(f"{show(definitions.directory / stale.file)} (version {stale.version}) lies"
+                        f" beside {show(newer.file)} (version {newer.version}): remove it")
 
 
 def _foretell(context: Context, report: DefinitionsReport) -> DefinitionsReport:

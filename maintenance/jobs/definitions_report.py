@@ -8,6 +8,7 @@ from maintenance.errors import Exit
 from maintenance.shell.job import worst
 from maintenance.times import iso
 
+LINES = 20  # of freshclam's last ones that a result shows
 Proof = Literal["reloaded", "unproven", "none"]  # that a running clamd has what is on disk
 Fetched = Literal["changed", "unchanged", "cool-down", "daemon", "failed"]
 
@@ -20,6 +21,8 @@ class Freshclam:
     status: int | None = None
     until: float | None = None  # epoch; the end of a cool-down
     last_lines: list[str] = field(default_factory=list)
+    refuser: str | None = None  # who begins a cool-down, if it is known
+    stopped: bool = False  # by somebody, which its status does not say
 
 
 @dataclass(slots=True)
@@ -33,6 +36,7 @@ class DefinitionsReport:
     engine: Proof = "none"
     rescan: str | Mapping[str, object] = "off"
     rescan_status: Exit = Exit.DONE  # of one that was waited for
+    notices: list[str] = field(default_factory=list)  # what somebody should hear of
 
     def status(self) -> Exit:
         """Return the status of the rescan that was waited for; troubles come on top."""
@@ -63,6 +67,8 @@ class DefinitionsReport:
             yield f"rescan: {self.rescan.get('outcome')}, status {int(self.rescan_status)}"
 
     def alerts(self) -> Iterator[str]:
-        """Yield a cool-down; failures are the run's own troubles."""
-        if self.freshclam.outcome == "cool-down":
-            yield f"the mirror refuses us until {iso(self.freshclam.until)}"
+        """Yield what is no failure yet, and may become one; failures are troubles."""
+        yield from self.notices
+        if self.freshclam.until is not None:
+            yield (f"{self.freshclam.refuser or 'the mirror'} refuses us until"
+                   f" {iso(self.freshclam.until)}")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from maintenance import memory
 from maintenance.clamav import system
-from maintenance.clamav.canary import Canary
 from maintenance.clamav.connection import Clamd
 from maintenance.clamav.private import memory_of, private_engine
 from maintenance.clamav.session import MOST
 from maintenance.errors import EngineError
+from maintenance.jobs.engine_proof import evidence
 from maintenance.jobs.generation import (
     Definitions,
     on_disk,
@@ -85,10 +85,10 @@ def _system(config: Config, definitions: Definitions) -> Engine:
     engine = system.connect(config.clamav.socket)
     if not engine.clamd.local:
         raise EngineError("a rescan needs a local clamd (a Unix socket); tcp:// is for uploads")
-    canary = Canary.read(definitions.directory)
+    known = evidence(config, definitions)
 
     def proven() -> bool:
-        return engine.proven(canary, definitions.content)
+        return engine.proven(known, definitions.content)
 
     if not proven():
         raise EngineError(f"clamd at {config.clamav.socket} is not proven to have loaded the"

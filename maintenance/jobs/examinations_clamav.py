@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator
 
 from maintenance.clamav import freshclam, system
-from maintenance.clamav.canary import Canary
 from maintenance.clamav.connection import Clamd
 from maintenance.clamav.databases import strays as among_databases
 from maintenance.errors import ImagewardenError
+from maintenance.jobs.engine_proof import evidence
 from maintenance.jobs.engines import lacks_memory
 from maintenance.jobs.examinations import Finding
 from maintenance.jobs.examinations_clamd import limits, of_uploads, reloading, unproven
@@ -48,8 +48,8 @@ def engine(context: Context) -> Iterator[Finding]:
         return
     try:
         found = system.connect(context.config.clamav.socket)
-        content = on_disk(context.config).content
-        proven = found.proven(Canary.read(directory_of(context.config)), content)
+        disk = on_disk(context.config)
+        proven = found.proven(evidence(context.config, disk), disk.content)
     except ImagewardenError as error:
         yield Finding("engine", "failed", str(error), "systemctl restart clamav-daemon")
         return
@@ -60,7 +60,7 @@ def engine(context: Context) -> Iterator[Finding]:
     yield (Finding("engine", "ok", f"system: {context.config.clamav.socket}") if proven
            else unproven(found))
     yield from limits(found, context.config.clamav.max_file_size)
-    yield from reloading(found, content)
+    yield from reloading(found, disk.content)
 
 
 def _private(config: Config) -> Finding:

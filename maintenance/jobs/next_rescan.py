@@ -6,7 +6,7 @@ from pathlib import Path
 from maintenance.errors import Exit
 from maintenance.jobs.definitions_report import DefinitionsReport
 from maintenance.shell.job import Context
-from maintenance.shell.lock import is_held
+from maintenance.shell.lock import is_ending, is_held
 from maintenance.shell.main import lock_of
 from maintenance.shell.successor import Successor
 
@@ -22,15 +22,22 @@ class NextRescan:
         self._successor = Successor(command)
 
     def follow(self, context: Context, report: DefinitionsReport) -> None:
-        """Start it when ``report`` calls for it, and say so there."""
+        """Start it when ``report`` calls for it, and say so there.
+
+        A run that is under way serves what came meanwhile, as long as it has not
+        announced its end; if it has, the one started here waits for that. The lock is
+        looked at first: a run is in the ledger before it lets go of it.
+        """
+        lock = lock_of(context, "rescan")
+        runs = is_held(lock) and not is_ending(lock)
         if context.options.wait:
             self._in_the_foreground(report)
         elif not context.config.definitions.start_rescan or context.options.no_rescan:
             report.rescan = "off"
         elif report.generation == context.ledger.last_rescan():
             report.rescan = "not needed"
-        elif is_held(lock_of(context, "rescan")):
-            report.rescan = "running"  # and it will serve this generation before it ends
+        elif runs:
+            report.rescan = "running"
         else:
             self._successor.start()
             report.rescan = "started"

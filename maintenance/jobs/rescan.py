@@ -18,6 +18,8 @@ from maintenance.jobs.store_scan import StoreScan
 from maintenance.jobs.walking import chosen_stores
 from maintenance.ledger.rows import Need
 from maintenance.shell.job import Context, Job
+from maintenance.shell.lock import announce_end
+from maintenance.shell.main import lock_of
 from maintenance.shell.options import duration
 from maintenance.text import show
 from maintenance.times import Deadline
@@ -62,18 +64,25 @@ def rescan(context: Context) -> RescanReport:
 
 
 def _generations(context: Context, report: RescanReport) -> Iterator[Definitions]:
-    """Yield what is on disk, and again while something newer has come meanwhile."""
-    served: set[str] = set()
+    """Yield what is on disk, and again while something newer has come meanwhile.
+
+    The end is announced before the last look: who brings definitions after that knows
+    that they are not ours to serve (see ``NextRescan``).
+    """
+    lock, served = lock_of(context, "rescan"), set[str]()
+    definitions = on_disk(context.config)
     for _ in range(ROUNDS):
-        definitions = on_disk(context.config)
-        if definitions.fingerprint in served:
-            return
         served.add(definitions.fingerprint)
         report.generation = definitions.number(context.ledger, dry=context.options.dry_run)
         report.databases = shown(definitions.facts())
         yield definitions
+        announce_end(lock, ending=True)
         if definitions.stand_still():
             return
+        definitions = on_disk(context.config)
+        if definitions.fingerprint in served:
+            return
+        announce_end(lock, ending=False)
 
 
 def _generation(context: Context, report: RescanReport) -> int | None:

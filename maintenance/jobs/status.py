@@ -110,7 +110,7 @@ def _named(context: Context, store: Store) -> Iterator[str]:
     """Yield the first images that are infected, or without a verdict, and why."""
     images = context.ledger.images(store.name)
     for verdict in (Verdict.INFECTED, Verdict.UNKNOWN):
-        rows = images.with_verdict(verdict, NAMED + 1)
+        rows = list(islice(images.with_verdict(verdict), NAMED + 1))
         for row in rows[:NAMED]:
             why = row.signature if verdict is Verdict.INFECTED else row.reason
             yield f"{verdict}: {store.name}: {show(row.path)} ({show(why or '')})"
