@@ -1,7 +1,7 @@
 """Which tools work on images here, and how: what an optimised image is booked under."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Self
 
@@ -10,8 +10,9 @@ from maintenance.images.plan import Plan
 from maintenance.programs import find, run
 from maintenance.settings import Optimize
 
-FORMAT = 1  # raised when our own part changes what comes out
+FORMAT = 2  # raised when our own part changes what comes out
 PACKAGES = {"oxipng": "oxipng-pybind", "mozjpeg": "mozjpeg-lossless-optimization"}
+SECOND = {"oxipng": "optipng", "mozjpeg": "jpegtran"}
 PROGRAMS = {"optipng": ("optipng", "--version"), "jpegtran": ("jpegtran", "-version")}
 
 
@@ -38,8 +39,11 @@ class Recipe:
         """Choose by what is installed; raises ToolError when a tool asked for is not."""
         png = _chosen(settings.png, ("oxipng", "optipng"))
         jpeg = _chosen(settings.jpeg, ("mozjpeg", "jpegtran"))
-        plan = Plan(png, jpeg, frozenset(settings.keep_metadata), float(settings.min_gain))
-        facts = [FORMAT, plan.as_text(), _identity(png), _identity(jpeg)]
+        plan = Plan(png, jpeg, _second(png), _second(jpeg), frozenset(settings.keep_metadata),
+                    float(settings.min_gain))
+        # Who steps in for a tool now and then does not make all images due.
+        facts = [FORMAT, replace(plan, png_second="", jpeg_second="").as_text(), _identity(png),
+                 _identity(jpeg)]
         return cls(plan, hashlib.sha256(repr(facts).encode()).hexdigest()[:32])
 
 
@@ -51,6 +55,13 @@ def _chosen(wish: str, candidates: tuple[str, ...]) -> str:
     if not _installed(wish):
         raise ToolError(f"{PACKAGES.get(wish, wish)} is not installed")
     return wish
+
+
+def _second(tool: str) -> str:
+    """Return what takes over where ``tool``, which works inside the worker, fails or dies."""
+    if tool not in SECOND:
+        return tool
+    return SECOND[tool] if _installed(SECOND[tool]) else "strip"
 
 
 def _installed(tool: str) -> bool:

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,12 +20,17 @@ class Progress:
         if self.shown:
             importlib.import_module("tqdm")
 
-    def over(self, things: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-        """Yield ``things`` while a bar moves."""
+    def over(self, things: Iterable[T], label: str, total: int | None = None,
+             beside: Callable[[], str] | None = None) -> Iterator[T]:
+        """Yield ``things`` while a bar moves; ``beside``: what is to stand beside it."""
         if not self.shown:
             yield from things
             return
         from tqdm import tqdm  # noqa: PLC0415 - only where a bar is shown
 
-        yield from tqdm(things, desc=label, total=total, unit=" images", file=sys.stderr,
-                        leave=False, mininterval=0.2)
+        with tqdm(things, desc=label, total=total, unit=" images", file=sys.stderr,
+                  leave=False, mininterval=0.2) as bar:
+            for thing in bar:
+                if beside is not None:
+                    bar.set_postfix_str(beside(), refresh=False)
+                yield thing
