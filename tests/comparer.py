@@ -45,8 +45,9 @@ def facts(path: Path, *, upright: bool = True) -> Facts:
     return Facts(kind, pixels(path, upright) + f" {0 if upright else turned}", size, frames,
                  info.get("icc_profile"),
                  tuple(info.get(name) for name in ("gamma", "chromaticity", "srgb")),
-                 (info.get("dpi"), info.get("jfif_unit"), info.get("jfif_density"),
-                  info.get("aspect")))
+                 # A JPEG's "dpi" may be what its EXIF says of it, which is not what counts.
+                 (info.get("jfif_unit"), info.get("jfif_density")) if kind == "JPEG" else
+                 (info.get("dpi"), info.get("aspect")))
 
 
 def frame(image: Image.Image, number: int) -> tuple[object, ...]:

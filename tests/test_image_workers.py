@@ -554,13 +554,32 @@ def test_what_is_not_installed_is_replaced_or_told(monkeypatch):
     monkeypatch.setattr("maintenance.images.recipe._VERSIONS", {"oxipng": "", "mozjpeg": ""})
     chosen = Recipe.of(Optimize()).plan
     assert (chosen.png, chosen.jpeg) == ("optipng", "jpegtran")
+    assert Recipe.of(Optimize()).stand_ins == (
+        "oxipng-pybind is not installed: optipng works in its place",
+        "mozjpeg-lossless-optimization is not installed: jpegtran works in its place")
+    assert Recipe.of(Optimize(png="optipng", jpeg="strip")).stand_ins == ()
     with pytest.raises(ToolError, match="oxipng-pybind is not installed"):
         Recipe.of(Optimize(png="oxipng"))
     monkeypatch.setattr("maintenance.images.recipe.find", lambda _: None)
     chosen = Recipe.of(Optimize()).plan
     assert (chosen.png, chosen.jpeg) == ("strip", "strip")
+    assert Recipe.of(Optimize()).stand_ins[1] == (
+        "mozjpeg-lossless-optimization is not installed: JPEGs are only stripped")
     with pytest.raises(ToolError, match="jpegtran is not installed"):
         Recipe.of(Optimize(jpeg="jpegtran"))
+
+
+def test_the_second_tool_is_the_next_best_and_no_part_of_the_recipe(monkeypatch):
+    with_all = Recipe.of(Optimize())
+    assert with_all.stand_ins == ()
+    assert (with_all.plan.careful.png, with_all.plan.careful.jpeg) == ("optipng", "jpegtran")
+    assert with_all.plan.careful.careful == with_all.plan.careful
+    chosen = Recipe.of(Optimize(png="optipng", jpeg="strip")).plan
+    assert chosen.careful == chosen
+    monkeypatch.setattr("maintenance.images.recipe.find", lambda _: None)
+    without = Recipe.of(Optimize())
+    assert (without.plan.careful.png, without.plan.careful.jpeg) == ("strip", "strip")
+    assert without.fingerprint == with_all.fingerprint
 
 
 def test_a_plan_arrives_as_it_was_sent():

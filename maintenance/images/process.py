@@ -19,6 +19,7 @@ from maintenance.programs import Child, How, Limits
 from maintenance.text import show
 
 STARTING = 60.0  # seconds for a worker to be ready
+LEAVING = 0.5  # and, when it has nothing to do, to go by itself
 ANSWER = 4096  # bytes of the longest answer
 IMAGE, CAREFUL = b"image", b"careful"  # orders: see worker.py
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -145,8 +146,11 @@ class Process:
         return show(next((line for line in reversed(lines) if line.strip()), "it said nothing"))
 
     def end(self) -> None:
-        """Be rid of it, whatever it does."""
+        """Be rid of it, whatever it does; only what goes by itself leaves word of what it used."""
         self.link.close()
+        if self._result < 0:
+            with suppress(TimeoutExpired):
+                self._child.wait(LEAVING)
         self._child.end()
         self._output.close()
         if self._result >= 0:

@@ -48,6 +48,8 @@ def optimize(context: Context) -> OptimizeReport:
     report.sandbox = workers.sandbox
     if (workers.sandbox, settings.sandbox) == ("off", "auto"):
         context.log.info("bubblewrap does not work here: images are parsed under limits only")
+    for line in recipe.stand_ins:
+        context.log.info("%s", line)
     with ExitStack() as stack:
         if context.options.paths:
             works = NamedWork(context, report, recipe.fingerprint, stack).works()

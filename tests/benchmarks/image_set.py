@@ -5,12 +5,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-# Wallpapers and other photographs, screenshots of manuals, icons, pictures of science.
+# Wallpapers and other photographs, screenshots and diagrams of manuals, icons.
 PACKAGES = ("mate-backgrounds", "opencv-doc", "kphotoalbum", "hugin-data", "openshot-qt-doc",
             "imagemagick-6-doc", "gimp-help-en", "gnome-user-docs", "gnome-icon-theme",
             "python3-skimage")
-EACH = {"png": 20, "jpeg": 60}  # of a package
-LARGEST = {"png": 300_000, "jpeg": 3_000_000}  # bytes, as on the web: photographs are JPEGs there
+EACH = 40  # of a kind and package
+LARGEST = 10**6  # bytes: what people put on the web
 KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
 
@@ -42,8 +42,8 @@ def chosen(tree: Path) -> Iterator[Path]:
         kind = KINDS.get(path.suffix.lower())
         if kind is None or path.is_symlink() or not path.is_file():
             continue
-        if path.stat().st_size <= LARGEST[kind]:
+        if path.stat().st_size <= LARGEST:
             found[kind][hashlib.sha256(path.read_bytes()).hexdigest()] = path
-    for kind, images in found.items():
-        for digest in sorted(images)[:EACH[kind]]:
+    for images in found.values():
+        for digest in sorted(images)[:EACH]:
             yield images[digest]
