@@ -10,6 +10,7 @@ from PIL import Image
 from maintenance.demo.pictures import ADAM7, photo, srgb_profile
 from maintenance.images.outcomes import Broken, LeaveAlone
 from maintenance.images.plan import Plan
+from maintenance.images.recipe import SECOND
 from maintenance.images.shrink import shrink
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -21,7 +22,8 @@ DEFAULT = frozenset({"icc", "orientation"})
 
 
 def plan(png="oxipng", jpeg="mozjpeg", keep=DEFAULT, min_gain=0.005, **more):
-    return Plan(png, jpeg, frozenset(keep), min_gain, **more)
+    seconds = {"png_second": SECOND.get(png, png), "jpeg_second": SECOND.get(jpeg, jpeg), **more}
+    return Plan(png=png, jpeg=jpeg, keep=frozenset(keep), min_gain=min_gain, **seconds)
 
 
 def shrunk(data, **how):

@@ -253,26 +253,41 @@ LIES = {
 }
 
 
+def instead_of_tools(monkeypatch, png_tool, jpeg_tool, *names):
+    for table, tool in ((tools.PNG, png_tool), (tools.JPEG, jpeg_tool)):
+        for name in names or table:
+            if name in table:
+                monkeypatch.setitem(table, name, tool)
+
+
 @pytest.mark.parametrize("lie", LIES)
 def test_a_tool_that_lies_costs_only_its_gain(monkeypatch, lie):
-    for tool in ("by_oxipng", "by_mozjpeg"):
-        monkeypatch.setattr(tools, tool, lambda bare, *_: LIES[lie](bare))
+    instead_of_tools(monkeypatch, *[lambda bare, *_: LIES[lie](bare)] * 2)
     assert shrunk(png(samples(2, 8), 2, 8, extras=[(b"tEXt", b"a\0b")])) == png(samples(2, 8), 2, 8)
     assert shrunk(with_segments(jpeg(), (0xFE, b"here"))) == jpeg()
 
 
 def test_a_tool_that_changes_pixels_is_found_out(monkeypatch):
     black = png([[0] * 111] * 29, 2, 8, level=9)
-    monkeypatch.setattr(tools, "by_oxipng", lambda *_: black)
-    monkeypatch.setattr(tools, "by_mozjpeg", lambda *_: jpeg("L"))
+    instead_of_tools(monkeypatch, lambda *_: black, lambda *_: jpeg("L"))
     assert shrunk(png(samples(2, 8), 2, 8)) == "LeaveAlone: no result that shows the same"
     assert shrunk(jpeg()) == "LeaveAlone: no result that shows the same"
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_where_a_tool_gives_nothing_of_use_the_second_one_steps_in(monkeypatch, lie):
+    picture, photo = png(samples(6, 8), 6, 8), jpeg()
+    second = [shrunk(picture, png="optipng"), shrunk(photo, jpeg="jpegtran")]
+    instead_of_tools(monkeypatch, *[lambda bare, *_: LIES[lie](bare)] * 2, "oxipng", "mozjpeg")
+    assert [shrunk(picture), shrunk(photo)] == second
+    assert len(second[0]) < len(picture) - 1000
+    assert len(second[1]) < 0.97 * len(photo)
 
 
 def test_a_tool_that_fails_or_says_so_gives_no_result(monkeypatch):
     cut = jpeg()[:3000]
     assert tools.by_jpegtran(cut) == b"", "jpegtran writes a picture and ends with 2"
-    assert tools.by_jpegtran(b"junk") == tools.by_optipng(b"junk", tools.Freedom()) == b""
+    assert tools.by_jpegtran(b"junk") == tools.by_optipng(b"junk", tools.Freedom(), 10**6) == b""
     assert tools.by_oxipng(b"junk", tools.Freedom(), 10**6) == b""
     bomb = BytesIO()
     Image.new("L", (2000, 2000)).save(bomb, "PNG")

@@ -22,7 +22,18 @@ from maintenance.images.plan import Allowance
 from maintenance.images.recipe import Recipe
 from maintenance.images.workers import Source, Workers
 from maintenance.settings import Optimize
-from tests.images import SIGNATURE, chunk, colours, jpeg, pixels, plan, png, samples, with_segments
+from tests.images import (
+    CHANNELS,
+    SIGNATURE,
+    chunk,
+    colours,
+    jpeg,
+    pixels,
+    plan,
+    png,
+    samples,
+    with_segments,
+)
 from tests.processes import (
     ENVIRONMENT,
     NOBODY,
@@ -77,11 +88,11 @@ def content(outcome):
         return stream.read()
 
 
-def bomb(side):
-    """A grey picture of so many pixels a side that is small as a file."""
-    rows = zlib.compressobj(9)
-    coded = b"".join(rows.compress(bytes(side + 1)) for _ in range(side)) + rows.flush()
-    return SIGNATURE + chunk(b"IHDR", struct.pack(">2I5B", side, side, 8, 0, 0, 0, 0)) + \
+def bomb(side, colour=0):
+    """A picture of so many pixels a side that is small as a file."""
+    rows, row = zlib.compressobj(9), bytes(1 + side * CHANNELS[colour])
+    coded = b"".join(rows.compress(row) for _ in range(side)) + rows.flush()
+    return SIGNATURE + chunk(b"IHDR", struct.pack(">2I5B", side, side, 8, colour, 0, 0, 0)) + \
         chunk(b"IDAT", coded) + chunk(b"IEND")
 
 
@@ -93,8 +104,8 @@ def test_each_image_comes_back_with_what_came_of_it(image, sandbox):
     with team(2, Optimize(sandbox=sandbox)) as hands:
         found = outcomes(hands, *sources)
     photo, drawing, *rest = [found[source.what] for source in sources]
-    assert rest == [Kept("not a JPEG or PNG"), Damaged("it ends in the middle"),
-                    Kept("too many pixels")]
+    assert rest == [Kept("not a JPEG, PNG or WebP"), Damaged("it ends in the middle"),
+                    Damaged("too many pixels")]
     assert photo.size < len(PHOTO)
     assert pixels(content(photo)) == pixels(PHOTO)
     assert colours(content(drawing)) == colours(picture)
@@ -135,8 +146,8 @@ def test_every_tool_works_inside(image):
 
 
 def test_a_picture_that_needs_too_much_memory_costs_only_itself(image):
-    big, fine = image(bomb(9000)), image(PHOTO)
-    with team(memory=400 * 2**20) as hands:
+    big, fine = image(bomb(9000, 2)), image(PHOTO)
+    with team(memory=250 * 2**20) as hands:
         found = outcomes(hands, big, fine)
     assert isinstance(found[big.what], Damaged)
     assert "memory" in found[big.what].reason
@@ -172,10 +183,11 @@ def test_a_worker_that_gives_no_answer_in_time_is_ended(image):
 
 
 @pytest.mark.parametrize("sandbox", ["auto", "off"])
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
-def test_a_worker_that_dies_costs_one_image(image, how, sandbox):
+@pytest.mark.parametrize(("how", "times"), [(signal.SIGKILL, 1), (signal.SIGSEGV, 2),
+                                            (signal.SIGTERM, 2)])
+def test_a_worker_that_dies_costs_one_image(image, how, times, sandbox):
     big, fine = image(slow()), image(PHOTO)
-    killer = Thread(target=kill_reader_of, args=(big, how))
+    killer = Thread(target=kill_readers_of, args=(big, how, times))
 
     def sources():
         yield image(PHOTO[:900])
@@ -215,33 +227,104 @@ def files(pid):
     return found
 
 
-def kill_reader_of(source, how):
-    found = []
-    wait_until(lambda: found.append(reading(source)) or found[-1])
-    os.kill(found[-1], how)
+def kill_readers_of(source, how, times):
+    """Kill the worker that has this image, and so often the next one that gets it."""
+    found = [None]
+    for _ in range(times):
+        wait_until(lambda: found.append(reading(source)) or found[-1] not in {None, found[-2]})
+        os.kill(found[-1], how)
 
 
-def test_workers_that_all_die_end_the_run(image, monkeypatch):
+def broken(monkeypatch, lines):
+    """Have each worker run some lines before it serves."""
+    monkeypatch.setattr(bundle, "UNPACK", bundle.UNPACK.replace(
+        "worker.serve(", f"{lines}\nworker.serve("))
+
+
+DEATHS = {"exit(1), as of mozjpeg": "os._exit(1)", "panic": "raise BaseException('panicked')",
+          "abort": "os.abort()", "crash": "os.kill(os.getpid(), 11)"}
+
+
+@pytest.mark.parametrize("sandbox", ["auto", "off"])
+@pytest.mark.parametrize("death", DEATHS)
+def test_what_the_first_tool_dies_of_is_left_to_the_second(image, monkeypatch, death, sandbox):
+    broken(monkeypatch, f"import os\nfrom maintenance.images import tools\ndef die(*_):"
+           f" {DEATHS[death]}\ntools.PNG['oxipng'] = tools.JPEG['mozjpeg'] = die")
+    picture = png(samples(6, 8), 6, 8)
+    photo, drawing, text = image(PHOTO), image(picture), image(b"text")
+    with team(1, Optimize(sandbox=sandbox)) as hands:
+        found = outcomes(hands, photo, drawing, text)
+    assert len(PHOTO) - found[photo.what].size > 64, "no more than the comment went"
+    assert pixels(content(found[photo.what])) == pixels(PHOTO)
+    assert colours(content(found[drawing.what])) == colours(picture)
+    assert found[text.what] == Kept("not a JPEG, PNG or WebP")
+
+
+def test_without_a_second_tool_what_the_first_one_dies_of_is_stripped(image, monkeypatch):
+    broken(monkeypatch, "import os\nfrom maintenance.images import tools\n"
+           "tools.JPEG['mozjpeg'] = lambda bare: os._exit(1)")
+    photo = image(PHOTO)
+    recipe = Recipe(plan(jpeg_second="strip"), "")
+    with Workers(recipe, OPEN, 1) as hands:
+        [result] = hands.over(iter([photo]))
+    assert content(result.outcome) == jpeg()
+
+
+def test_a_worker_that_dies_of_one_image_twice_costs_it_a_line(image, monkeypatch):
+    broken(monkeypatch, "import os\nreal = worker.shrink\nworker.shrink = lambda data, plan:"
+           " os._exit(1) if data.startswith(b'kill') else real(data, plan)")
+    sources = [image(b"kill" + bytes([one])) for one in range(3)] + [image(b"text")]
+    monkeypatch.setattr(workers, "DEATHS", 3)  # a good image in between shows: it is not the host
+    starts = []
+    real = process.Process
+    monkeypatch.setattr(workers, "Process", lambda *a: starts.append(1) or real(*a))
+    with team() as hands:
+        found = outcomes(hands, *sources)
+    assert list(found.values()) == [Damaged("reading it ended the program that reads")] * 3 + [
+        Kept("not a JPEG, PNG or WebP")]
+    assert len(starts) == 1 + 2 * 3, "one more for each that died; the probe's goes on working"
+
+
+def test_workers_that_die_of_any_image_end_the_run(image, monkeypatch):
+    broken(monkeypatch, "def die(*_): raise SystemExit('no such thing')\nworker.shrink = die")
     monkeypatch.setattr(workers, "DEATHS", 3)
-    # No file at all: nothing that a worker is made for.
-    ends = [os.pipe() for _ in range(5)]
-    with pytest.raises(ToolError, match="3 images in a row .* Illegal seek"), team() as hands:
-        for result in hands.over(Source("pipe", read) for read, _ in ends):
+    with pytest.raises(ToolError, match="3 images in a row .* no such thing"), team() as hands:
+        for result in hands.over(image(PHOTO) for _ in range(5)):
             assert isinstance(result.outcome, Damaged)
             os.close(result.fd)
-    for _, write in ends:
-        os.close(write)
+    assert family(os.getpid()) == []
+
+
+def test_a_good_image_that_takes_too_long_ends_the_run(image, monkeypatch):
+    broken(monkeypatch, "import os, time\nworker.shrink = lambda data, plan:"
+           " os._exit(1) if data == b'kill' else time.sleep(600)")
+    monkeypatch.setattr(workers, "DEATHS", 1)
+    with pytest.raises(ToolError, match="takes too long"), team(seconds=1.0) as hands:
+        list(hands.over(iter([image(b"kill")])))
+    assert family(os.getpid()) == []
 
 
 def test_deaths_between_good_images_are_the_images_fault(image, monkeypatch):
-    monkeypatch.setattr(workers, "DEATHS", 2)
-    read, write = os.pipe()
+    monkeypatch.setattr(workers, "DEATHS", 3)
+    monkeypatch.setattr(workers, "require_works", lambda *_: pytest.fail("nothing to ask"))
+    read, write = os.pipe()  # no file at all: nothing that a worker is made for
     with team() as hands:
         found = [type(result.outcome) for result in hands.over(iter(
             [Source("pipe", read), image(b"text"), Source("pipe", os.dup(read)), image(b"text")]))]
     assert found == [Damaged, Kept] * 2
     os.close(read)
     os.close(write)
+
+
+def test_a_result_beyond_the_cap_on_files_costs_only_its_image(image, monkeypatch):
+    broken(monkeypatch, "real = worker.shrink\nworker.shrink = lambda data, plan:"
+           " bytes(3 * 2**24) if data.startswith(b'big') else real(data, plan)")
+    big, fine = image(b"big"), image(PHOTO)
+    with team(size=2**24) as hands:
+        found = outcomes(hands, big, fine)
+    assert isinstance(found[big.what], Damaged)
+    assert isinstance(found[fine.what], Smaller)
+    os.close(found[fine.what].result)
 
 
 def test_workers_that_cannot_start_end_the_run_with_their_last_words(image, monkeypatch):
@@ -471,13 +554,32 @@ def test_what_is_not_installed_is_replaced_or_told(monkeypatch):
     monkeypatch.setattr("maintenance.images.recipe._VERSIONS", {"oxipng": "", "mozjpeg": ""})
     chosen = Recipe.of(Optimize()).plan
     assert (chosen.png, chosen.jpeg) == ("optipng", "jpegtran")
+    assert Recipe.of(Optimize()).stand_ins == (
+        "oxipng-pybind is not installed: optipng works in its place",
+        "mozjpeg-lossless-optimization is not installed: jpegtran works in its place")
+    assert Recipe.of(Optimize(png="optipng", jpeg="strip")).stand_ins == ()
     with pytest.raises(ToolError, match="oxipng-pybind is not installed"):
         Recipe.of(Optimize(png="oxipng"))
     monkeypatch.setattr("maintenance.images.recipe.find", lambda _: None)
     chosen = Recipe.of(Optimize()).plan
     assert (chosen.png, chosen.jpeg) == ("strip", "strip")
+    assert Recipe.of(Optimize()).stand_ins[1] == (
+        "mozjpeg-lossless-optimization is not installed: JPEGs are only stripped")
     with pytest.raises(ToolError, match="jpegtran is not installed"):
         Recipe.of(Optimize(jpeg="jpegtran"))
+
+
+def test_the_second_tool_is_the_next_best_and_no_part_of_the_recipe(monkeypatch):
+    with_all = Recipe.of(Optimize())
+    assert with_all.stand_ins == ()
+    assert (with_all.plan.careful.png, with_all.plan.careful.jpeg) == ("optipng", "jpegtran")
+    assert with_all.plan.careful.careful == with_all.plan.careful
+    chosen = Recipe.of(Optimize(png="optipng", jpeg="strip")).plan
+    assert chosen.careful == chosen
+    monkeypatch.setattr("maintenance.images.recipe.find", lambda _: None)
+    without = Recipe.of(Optimize())
+    assert (without.plan.careful.png, without.plan.careful.jpeg) == ("strip", "strip")
+    assert without.fingerprint == with_all.fingerprint
 
 
 def test_a_plan_arrives_as_it_was_sent():

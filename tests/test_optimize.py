@@ -164,7 +164,7 @@ def test_the_second_night_touches_nothing_and_starts_no_engine(site):
     for one in range(3):
         site.image(f"{one}.jpg", jpeg(one))
     site.image("small.jpg", jpeg(waste=0, side=32))
-    site.image("text.jpg", b"no image at all" * 200)
+    site.image("text.txt", b"no image at all" * 200)
     cut = site.image("cut.jpg", jpeg()[:3000])
     site.update()
     status, result = optimize(site)
@@ -184,7 +184,7 @@ def test_the_second_night_touches_nothing_and_starts_no_engine(site):
 
 def test_what_changed_on_the_outside_only_is_recognised(site):
     images = [Path(os.fsdecode(site.image(f"{one}.jpg", jpeg(one)))) for one in range(4)]
-    text = Path(os.fsdecode(site.image("text.jpg", b"no image at all" * 200)))
+    text = Path(os.fsdecode(site.image("text.txt", b"no image at all" * 200)))
     assert counts(optimize(site)[1]) == {"shrunk": 4, "kept": 1}
     images[0].chmod(0o600)
     os.utime(images[1], ns=(1, 1))
@@ -215,7 +215,7 @@ def test_other_content_of_the_same_size_and_time_is_not_taken_for_our_work(site)
 
 def test_a_changed_recipe_makes_everything_due_again(site):
     site.image("a.jpg", jpeg())
-    site.image("text.jpg", b"no image at all" * 200)
+    site.image("text.txt", b"no image at all" * 200)
     optimize(site)
     site.settings["optimize"]["min_gain"] = "5%"
     site.write_config()
@@ -703,9 +703,9 @@ def test_a_dry_run_says_what_is_due_and_changes_nothing(site):
 def test_a_dry_run_counts_what_changed_or_went_since_the_last_run_once(site):
     for one in range(6):
         site.image(f"{one}.jpg", jpeg(one))
-    site.image("text.jpg", b"no image")
+    site.image("text.txt", b"no image")
     optimize(site)
-    for name in ("0.jpg", "text.jpg"):
+    for name in ("0.jpg", "text.txt"):
         site.image(name, jpeg(7))
     site.image("new.jpg", jpeg(8))
     for name in ("1.jpg", "2.jpg"):

@@ -16,7 +16,7 @@ from maintenance.clamav.connection import Clamd
 from maintenance.clamav.system import SystemEngine
 from maintenance.jobs.examinations_clamd import unproven
 from tests.processes import Namespace, engines, hidden, started, status_of
-from tests.site import BAD, LATER, body_signature, wait_until
+from tests.site import BAD, BIN, LATER, body_signature, wait_until
 from tests.trappers import Trapper, takes
 
 pytestmark = pytest.mark.server
@@ -228,6 +228,22 @@ def test_a_missing_program_is_named_with_its_package(site, program, package):
     with hidden(program) as nowhere:
         seen = findings(site, 1, nowhere.wrap)[program.rpartition("/")[2]]
     assert (seen["state"], seen["repair"]) == ("failed", f"apt-get install {package}")
+
+
+def test_a_missing_image_tool_is_named_with_what_works_in_its_place(site):
+    site.update()
+    seen = findings(site, 0)
+    assert [seen[f"{kind} tool"]["detail"] for kind in ("png", "jpeg")] == ["oxipng", "mozjpeg"]
+    [package] = (BIN.parent / ".venv/lib").glob("python3.*/site-packages/oxipng_pybind-*.dist-info")
+    with Namespace(f"mount -t tmpfs tmpfs {package}") as without:
+        found = findings(site, 0, without.wrap)["png tool"]
+    assert (found["state"], found["repair"]) == ("warning", "bin/setup")
+    assert found["detail"] == "oxipng-pybind is not installed: optipng works in its place"
+    site.settings["optimize"] = {"png": "optipng"}
+    site.write_config()
+    with hidden("/usr/bin/optipng") as without:
+        found = findings(site, 1, without.wrap)["png tool"]
+    assert (found["state"], found["detail"]) == ("failed", "optipng is not installed")
 
 
 def test_each_broken_thing_is_found(site):

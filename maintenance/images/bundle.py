@@ -16,12 +16,12 @@ OURS = ("__init__.py", "errors.py", "text.py", "programs.py", "keeper.py", "imag
 # Distribution's top-level name -> what of it is never imported by a worker.
 THEIRS = {
     "PIL": ("_avif*", "_imagingcms*", "_imagingft*", "_imagingtk*", "_imagingmath*",
-            "_imagingmorph*", "_webp*"),
+            "_imagingmorph*"),
     "oxipng": (), "_oxipng": (), "mozjpeg_lossless_optimization": (), "_cffi_backend": (),
 }
 # Pillow's wheels bring their libraries; these belong to the modules left out.
 LIBRARIES = ("pillow.libs", ("libavif*", "libharfbuzz*", "libfreetype*", "liblcms2*",
-                             "libbrotli*", "libwebp*", "libsharpyuv*", "libpng*"))
+                             "libbrotli*", "libpng*"))
 UNPACK = """
 import shutil, socket, sys, tempfile, zipfile
 link = socket.socket(fileno=0)

@@ -5,21 +5,25 @@ Memory holds one picture at a time: what is kept of it is a digest.
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 
 from PIL import Image, ImageChops, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
-from maintenance.images import deep, jpeg
+from maintenance.images import deep, jpeg, webp
 from maintenance.images.chunks import CRITICAL, PALETTE, Png, inflated
 from maintenance.images.outcomes import Broken, LeaveAlone
 from maintenance.images.segments import Jpeg
+from maintenance.images.webp import Webp
 
 BAND = 2**18  # pixels handled at a time
 ImageFile.LOAD_TRUNCATED_IMAGES = False
-READERS = {"JPEG": JpegImageFile, "PNG": PngImageFile}  # not Image.open, which looks for more
+READERS: dict[str, Callable[[BytesIO], Image.Image]] = {  # not Image.open, which looks for more
+    "JPEG": JpegImageFile, "PNG": PngImageFile, "WEBP": WebPImageFile}
+_FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError)
 Shown = tuple[object, ...]  # two files with equal ones show the same
 
 
@@ -41,12 +45,27 @@ def shown_by_png(picture: Png, *, wide: bool) -> Shown:
     return (wide, size, _digest(map(_widened, rows) if wide else rows))
 
 
+def shown_by_webp(picture: Webp) -> Shown:
+    """Decode every frame of a WebP, as it comes to stand on the screen; raises Broken."""
+    image = _decoded("WEBP", bytes(webp.stripped(picture, ())))
+    frames: list[object] = [(image.size, image.info.get("loop"), image.info.get("background"))]
+    try:
+        for number in range(getattr(image, "n_frames", 1)):
+            image.seek(number)
+            image.load()
+            frames.append((image.mode, image.info.get("timestamp"), image.info.get("duration"),
+                           _digest(band.tobytes() for band in _bands(image))))
+    except _FAULTS as error:
+        raise Broken("it cannot be decoded") from error
+    return tuple(frames)
+
+
 def _decoded(kind: str, data: bytes) -> Image.Image:
     """Decode it; metadata are not given to Pillow, which has no business with them."""
     try:
-        image: Image.Image = READERS[kind](BytesIO(data))
+        image = READERS[kind](BytesIO(data))
         image.load()
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError) as error:
+    except _FAULTS as error:
         raise Broken("it cannot be decoded") from error
     return image
 

@@ -1,7 +1,7 @@
 """What a worker is told before its first image."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Self
 
 MEGABYTE = 2**20
@@ -26,9 +26,16 @@ class Plan:
 
     png: str  # oxipng, optipng, strip or off
     jpeg: str  # mozjpeg, jpegtran, strip or off
+    png_second: str  # the tool for what the first one cannot do, or dies of
+    jpeg_second: str
     keep: frozenset[str]
     min_gain: float  # share of the original's size
     allowance: Allowance = field(default_factory=Allowance)
+
+    @property
+    def careful(self) -> Self:
+        """Return the plan for an image over which a worker died: without the first tools."""
+        return replace(self, png=self.png_second, jpeg=self.jpeg_second)
 
     def as_text(self) -> str:
         """Return it as one line for ``from_text``."""

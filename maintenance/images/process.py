@@ -11,7 +11,7 @@ from contextlib import suppress
 from subprocess import TimeoutExpired
 
 from maintenance.errors import NoRoom, ToolError
-from maintenance.images import bundle
+from maintenance.images import bundle, kinds
 from maintenance.images.cage import PYTHON
 from maintenance.images.outcomes import Damaged, Kept, Outcome, Smaller
 from maintenance.images.plan import Plan
@@ -19,13 +19,15 @@ from maintenance.programs import Child, How, Limits
 from maintenance.text import show
 
 STARTING = 60.0  # seconds for a worker to be ready
+LEAVING = 0.5  # and, when it has nothing to do, to go by itself
 ANSWER = 4096  # bytes of the longest answer
-MAGIC = 3  # bytes that tell a JPEG or a PNG
+IMAGE, CAREFUL = b"image", b"careful"  # orders: see worker.py
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 # Tools with threads of their own would take cores that other workers have.
 ENVIRONMENT = {"RAYON_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 TOO_LONG = "it takes too long"
-_ENDINGS = {128 + 24: TOO_LONG, 128 + 9: "reading it was killed, perhaps for want of memory",
+KILLED = 128 + 9
+_ENDINGS = {128 + 24: TOO_LONG, KILLED: "reading it was killed, perhaps for want of memory",
             128 + 6: "reading it gave up, perhaps for want of memory",
             128 + 11: "reading it crashed", 128 + 7: "reading it crashed"}
 
@@ -35,12 +37,17 @@ def _plain(reason: object) -> str:
     return show(str(reason)[:100])
 
 
-class Lost(Exception):
-    """The worker is gone: how, and its last words."""
+def _kind(fd: int) -> str:
+    return kinds.kind_of(os.pread(fd, kinds.HEAD, 0))
 
-    def __init__(self, how: str, words: str) -> None:
+
+class Lost(Exception):
+    """The worker is gone: how, its last words, and whether the tools it used may be to blame."""
+
+    def __init__(self, how: str, words: str, *, by_itself: bool) -> None:
         super().__init__(how)
         self.words = words
+        self.by_itself = by_itself
 
 
 class Process:
@@ -52,7 +59,7 @@ class Process:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         self._source = self._result = -1
         self.deadline = time.monotonic() + STARTING
-        self.late = False
+        self.late = self.careful = False
         limits = Limits(memory=plan.allowance.memory, output=2 * plan.allowance.size)
         how = How(limits, grace=0.0, environment=ENVIRONMENT, stdin=theirs.fileno())
         try:
@@ -78,20 +85,20 @@ class Process:
             raise ToolError("no worker for images: none was ready in time") from None
         raise ToolError(f"no worker for images: {self.last_words()}")
 
-    def order(self, fd: int) -> None:
-        """Hand over an open image."""
+    def order(self, fd: int, *, careful: bool = False) -> None:
+        """Hand over an open image; ``careful``: the first tools are not to touch it."""
         self._output.seek(0)  # an offset that it shares with the worker
         self._output.truncate()  # warnings about millions of images would fill the disk
-        self._source = fd
+        self._source, self.careful = fd, careful
         self._result = os.memfd_create("imagewarden-result", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self.deadline = time.monotonic() + self._plan.allowance.seconds
-        self._send(b"image", fd, self._result)
+        self._send(CAREFUL if careful else IMAGE, fd, self._result)
 
     def answer(self) -> Outcome:
         """Return what came of it; raises Lost when the worker died over it."""
         told = self._told()
         if not told:
-            raise Lost(self.ending(), self.last_words())
+            raise self._lost()
         result, self._result = self._result, -1
         try:
             outcome = self._outcome(json.loads(told), result)
@@ -114,19 +121,20 @@ class Process:
         # From here on not even a worker that was taken over can change it.
         fcntl.fcntl(result, fcntl.F_ADD_SEALS, SEALS)
         size = os.fstat(result).st_size
-        looks_right = os.pread(result, MAGIC, 0) == os.pread(self._source, MAGIC, 0)
+        looks_right = _kind(result) == _kind(self._source)
         if size != told["size"] or not 0 < size < os.fstat(self._source).st_size or not looks_right:
             raise ValueError(told)
         os.lseek(result, 0, os.SEEK_SET)
         return Smaller(result, size)
 
-    def ending(self) -> str:
+    def _lost(self) -> Lost:
         """Say how it ended."""
         try:
             status = self._child.wait(5.0)
         except TimeoutExpired:
-            status = -1
-        return _ENDINGS.get(status, "reading it ended the program that reads")
+            status = KILLED
+        how = _ENDINGS.get(status, "reading it ended the program that reads")
+        return Lost(how, self.last_words(), by_itself=status != KILLED and how != TOO_LONG)
 
     def last_words(self) -> str:
         """Return the last line it wrote."""
@@ -138,8 +146,11 @@ class Process:
         return show(next((line for line in reversed(lines) if line.strip()), "it said nothing"))
 
     def end(self) -> None:
-        """Be rid of it, whatever it does."""
+        """Be rid of it, whatever it does; only what goes by itself leaves word of what it used."""
         self.link.close()
+        if self._result < 0:
+            with suppress(TimeoutExpired):
+                self._child.wait(LEAVING)
         self._child.end()
         self._output.close()
         if self._result >= 0:

@@ -1,30 +1,32 @@
 """One image made smaller, inside a worker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from maintenance.images import chunks, jpeg, png, segments, tools
+from maintenance.images import chunks, jpeg, kinds, png, segments, tools, webp
 from maintenance.images.chunks import Png
 from maintenance.images.outcomes import Broken, LeaveAlone
-from maintenance.images.pictures import shown_by_jpeg, shown_by_png
+from maintenance.images.pictures import shown_by_jpeg, shown_by_png, shown_by_webp
 from maintenance.images.plan import Plan
 from maintenance.images.segments import Jpeg
-from maintenance.images.verify import Different, same_jpeg, same_png
+from maintenance.images.verify import Different, same_jpeg, same_png, same_webp
 
 LEAST = 64  # bytes that a replacement has to save, unless metadata have to go
 TOO_SMALL = 2000  # bytes below which coding anew is not worth its time
+MANY = "too many pixels"
 
 
 def shrink(data: bytes, plan: Plan) -> bytes:
     """Return a smaller file that shows the same; raises LeaveAlone or Broken."""
-    if data.startswith(segments.START + b"\xff"):
+    if not data:
+        raise Broken("it is empty")
+    kind = kinds.kind_of(data[:kinds.HEAD])
+    if kind == kinds.JPEG:
         return _jpeg(data, plan)
-    if data.startswith(chunks.MAGIC):
+    if kind == kinds.PNG:
         return _png(data, plan)
-    if data.startswith(b"GIF8"):
-        raise LeaveAlone("a GIF")
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        raise LeaveAlone("a WebP")
-    raise LeaveAlone("not a JPEG or PNG")
+    if kind == kinds.WEBP:
+        return _webp(data, plan)
+    raise LeaveAlone("a GIF" if kind == kinds.GIF else kinds.UNKNOWN)
 
 
 def _jpeg(data: bytes, plan: Plan) -> bytes:
@@ -33,30 +35,31 @@ def _jpeg(data: bytes, plan: Plan) -> bytes:
     original = segments.parse(data)
     jpeg.admit(original)
     if original.pixels > plan.allowance.pixels:
-        raise LeaveAlone("too many pixels")
+        raise Broken(MANY)
     shown = shown_by_jpeg(original)
     bare, kept = jpeg.stripped(original, ()), jpeg.stripped(original, plan.keep)
     results = [bytes(kept)]
-    # One that is progressive has had jpegtran's gain; mozjpeg finds another 1 or 2 %.
-    done = plan.jpeg == "jpegtran" and original.frame.marker == segments.PROGRESSIVE
-    if len(data) >= TOO_SMALL and not done:
-        coded = _coded_jpeg(bytes(bare), plan.jpeg)
+    if len(data) >= TOO_SMALL:
+        names = list(dict.fromkeys((plan.jpeg, plan.jpeg_second)))
+        if original.frame.marker == segments.PROGRESSIVE and "jpegtran" in names:
+            names.remove("jpegtran")  # it has had that gain; mozjpeg finds another 1 or 2 %
+        coded = _coded_jpeg(bytes(bare), names)
         if coded is not None:
             results.append(bytes(jpeg.with_coding_of(kept, coded)))
     return _best(data, results, original.extras != kept.extras, plan,
                  lambda result: same_jpeg(original, shown, result, plan.keep))
 
 
-def _coded_jpeg(bare: bytes, tool: str) -> Jpeg | None:
-    coded = b""
-    if tool == "mozjpeg":
-        coded = tools.by_mozjpeg(bare)
-    elif tool == "jpegtran":
-        coded = tools.by_jpegtran(bare)
-    try:
-        return segments.parse(coded) if coded.startswith(segments.START) else None
-    except (Broken, LeaveAlone):
-        return None
+def _coded_jpeg(bare: bytes, names: Iterable[str]) -> Jpeg | None:
+    """Return what the first of these tools makes of it that can."""
+    for name in names:
+        coded = tools.JPEG[name](bare) if name in tools.JPEG else b""
+        try:
+            if coded.startswith(segments.START):
+                return segments.parse(coded)
+        except (Broken, LeaveAlone):
+            continue
+    return None
 
 
 def _png(data: bytes, plan: Plan) -> bytes:
@@ -67,7 +70,7 @@ def _png(data: bytes, plan: Plan) -> bytes:
     header = original.header
     wide = header.depth == 16
     if header.width * header.height > plan.allowance.pixels or header.raw > plan.allowance.raw:
-        raise LeaveAlone("too many pixels")
+        raise Broken(MANY)
     if wide and header.raw > plan.allowance.deep:
         raise LeaveAlone("too many pixels for 16 bits a colour")
     kept = png.stripped(original, plan.keep)
@@ -85,25 +88,39 @@ def _png(data: bytes, plan: Plan) -> bytes:
 
 
 def _coded_png(kept: Png, plan: Plan) -> Png | None:
+    """Return what the first of the plan's tools makes of it that can."""
     bare = bytes(png.assembled(kept, ()))
     # A profile for grey fits no colours, nor one for colours grey.
     freedom = tools.Freedom(not kept.all(*chunks.OF_SAMPLES), not kept.all(b"iCCP"))
-    coded = b""
-    if plan.png == "oxipng":
-        coded = tools.by_oxipng(bare, freedom, plan.allowance.raw)
-    elif plan.png == "optipng":
-        coded = tools.by_optipng(bare, freedom)
-    try:
-        return chunks.parse(coded) if coded.startswith(chunks.MAGIC) else None
-    except (Broken, LeaveAlone):
-        return None
+    for name in dict.fromkeys((plan.png, plan.png_second)):
+        coded = tools.PNG[name](bare, freedom, plan.allowance.raw) if name in tools.PNG else b""
+        try:
+            if coded.startswith(chunks.MAGIC):
+                return chunks.parse(coded)
+        except (Broken, LeaveAlone):
+            continue
+    return None
+
+
+def _webp(data: bytes, plan: Plan) -> bytes:
+    """Strip it; its pictures stay as they are coded."""
+    original = webp.parse(data)
+    kept = webp.stripped(original, plan.keep)
+    result = bytes(kept)
+    if len(result) >= len(data):
+        raise LeaveAlone(kinds.NO_GAIN)  # without decoding: nothing would come of it
+    if original.pixels > plan.allowance.pixels:
+        raise Broken(MANY)
+    shown = shown_by_webp(original)
+    return _best(data, [result], kept != original, plan,
+                 lambda result: same_webp(original, shown, result, plan.keep))
 
 
 def _best(data: bytes, results: list[bytes], must: bool, plan: Plan,
           check: Callable[[bytes], None]) -> bytes:
     """Return the smallest result that passes, when it is worth it or metadata must go."""
     least = 1 if must else max(LEAST, plan.min_gain * len(data))
-    refused = "nothing to gain"
+    refused = kinds.NO_GAIN
     for result in sorted(results, key=len):
         if len(data) - len(result) < least:
             break

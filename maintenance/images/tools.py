@@ -62,11 +62,15 @@ def by_oxipng(bare: bytes, freedom: Freedom, most: int) -> bytes:
         return b""
 
 
-def by_optipng(bare: bytes, freedom: Freedom) -> bytes:
+def by_optipng(bare: bytes, freedom: Freedom, _most: int) -> bytes:
     """Return it coded by optipng."""
     reductions = [] if freedom.to_grey else ["-nc", "-np"]
     reductions = reductions if freedom.any_way else ["-nx"]
     return _run(bare, ["optipng", "-quiet", "-o2", "-i0", *reductions, "-out"])
+
+
+JPEG = {"mozjpeg": by_mozjpeg, "jpegtran": by_jpegtran}
+PNG = {"oxipng": by_oxipng, "optipng": by_optipng}
 
 
 def _run(bare: bytes, words: Sequence[str]) -> bytes:

@@ -2,11 +2,12 @@
 
 from collections.abc import Collection
 
-from maintenance.images import chunks, jpeg, png, segments
+from maintenance.images import chunks, jpeg, png, segments, webp
 from maintenance.images.chunks import Png
 from maintenance.images.outcomes import Broken, LeaveAlone
-from maintenance.images.pictures import Shown, shown_by_jpeg, shown_by_png
+from maintenance.images.pictures import Shown, shown_by_jpeg, shown_by_png, shown_by_webp
 from maintenance.images.segments import Jpeg
+from maintenance.images.webp import Webp
 
 
 class Different(Exception):
@@ -44,7 +45,20 @@ def same_png(original: Png, shown: Shown, result: bytes, keep: Collection[str]) 
         raise Different(str(error)) from error
 
 
-def _same_told(original: Jpeg | Png, after: Jpeg | Png,
+def same_webp(original: Webp, shown: Shown, result: bytes, keep: Collection[str]) -> None:
+    """Raise Different unless ``result`` has the very pictures and what ``keep`` leaves."""
+    try:
+        after = webp.parse(result)
+        _same_told(original, after, keep)
+        if webp.stripped(after, keep) != after:
+            raise Different("metadata that were to go")
+        if original.picture != after.picture or shown_by_webp(after) != shown:
+            raise Different("pixels")
+    except (Broken, LeaveAlone) as error:
+        raise Different(str(error)) from error
+
+
+def _same_told(original: Jpeg | Png | Webp, after: Jpeg | Png | Webp,
                keep: Collection[str]) -> None:
     if original.colours != after.colours:
         raise Different("the meaning of its colours")

@@ -1,9 +1,9 @@
 """The process that reads images: one after the other, until its socket closes.
 
 Started by ``workers.py`` with nothing but a socket as its standard input. Every
-order is two descriptors, the image and an empty file for the result; the answer
-is one JSON object: ``{"kept": reason}``, ``{"damaged": reason}``, ``{"full": place}``
-or ``{"size": n}``.
+order is two descriptors, the image and an empty file for the result, and says whether
+the image needs care because a worker died over it. The answer is one JSON object:
+``{"kept": reason}``, ``{"damaged": reason}``, ``{"full": place}`` or ``{"size": n}``.
 """
 
 import ctypes
@@ -19,6 +19,7 @@ from maintenance.images.plan import Plan
 from maintenance.images.shrink import shrink
 
 NO_NEW_PRIVS = 38  # of prctl(2)
+CAREFUL = b"careful"
 READY: dict[str, object] = {"ready": True}
 
 
@@ -33,7 +34,7 @@ def serve(link: socket.socket, plan_text: str) -> None:
             return
         source, result = fds
         try:
-            _tell(link, _answer(source, result, plan))
+            _tell(link, _answer(source, result, plan.careful if order == CAREFUL else plan))
         finally:
             os.close(source)
             os.close(result)
@@ -75,7 +76,7 @@ def _allow(seconds: int) -> None:
 def _read(source: int, most: int) -> bytes:
     size = os.fstat(source).st_size
     if size > most:
-        raise LeaveAlone("too large a file")
+        raise Broken("too large a file")
     data = bytearray()
     while part := os.pread(source, size + 1 - len(data), len(data)):
         data += part

@@ -10,13 +10,14 @@ from typing import Generic, Self, TypeVar
 from maintenance.errors import ToolError
 from maintenance.images.cage import cage
 from maintenance.images.outcomes import Damaged, Outcome
+from maintenance.images.probe import require_works
 from maintenance.images.process import TOO_LONG, Lost, Process
 from maintenance.images.recipe import Recipe
 from maintenance.settings import Optimize
 
 T = TypeVar("T")
 TRIES = 3  # failed starts in a row after which there is no point
-DEATHS = 20  # in a row, without an answer between them: it is not the images
+DEATHS = 20  # in a row, after which it is asked whether it is the images at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,10 @@ class Result(Generic[T]):
     what: T
     fd: int
     outcome: Outcome
+
+
+class _Again(Exception):
+    """The worker died, and the image is to be tried with other tools."""
 
 
 class Workers:
@@ -66,8 +71,9 @@ class Workers:
     def over(self, sources: Iterator[Source[T]]) -> Generator[Result[T]]:
         """Give the results in the order in which they come; sources are taken when one is free.
 
-        A worker that dies costs one Damaged. Raises ToolError when workers cannot be
-        started. Descriptors of images that were taken and not given back, because the
+        A worker that dies costs its image a second try, without the tools that may have
+        killed it, and then one Damaged. Raises ToolError when workers cannot be started,
+        or die of every image. Descriptors of images that were taken and not given back, because the
         caller stopped early, are closed here.
         """
         busy: dict[Process, Source[T]] = {}
@@ -84,7 +90,12 @@ class Workers:
                 if not busy:
                     return
                 process = self._first(busy)
-                outcome = self._outcome(process)
+                try:
+                    outcome = self._outcome(process)
+                except _Again:
+                    source = busy.pop(process)
+                    busy[self._ready_for(source, careful=True)] = source
+                    continue
                 source = busy.pop(process)
                 yield Result(source.what, source.fd, outcome)
         finally:
@@ -92,13 +103,13 @@ class Workers:
                 self._end(process)
                 os.close(source.fd)
 
-    def _ready_for(self, source: Source[T]) -> Process:
+    def _ready_for(self, source: Source[T], *, careful: bool = False) -> Process:
         try:
             process = self._idle.pop() if self._idle else self._started()
         except BaseException:
             os.close(source.fd)
             raise
-        process.order(source.fd)
+        process.order(source.fd, careful=careful)
         return process
 
     def _started(self) -> Process:
@@ -142,9 +153,17 @@ class Workers:
             self._end(process)
             self._deaths += 1
             if self._deaths >= DEATHS:
-                raise ToolError(f"{DEATHS} images in a row ended the worker that read them; "
-                                f"the last one's words: {lost.words}") from None
+                self._require_works()
+            if lost.by_itself and not process.careful and self._plan.careful != self._plan:
+                raise _Again from None
             return Damaged(str(lost))
         self._deaths = 0
         self._idle.append(process)
         return outcome
+
+    def _require_works(self) -> None:
+        """Raise ToolError when it is not the images that workers die of."""
+        process = self._started()
+        require_works(process, f"{DEATHS} images in a row ended the worker that read them")
+        self._deaths = 0
+        self._idle.append(process)

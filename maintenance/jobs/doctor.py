@@ -13,7 +13,7 @@ from maintenance.jobs.zabbix_examination import zabbix
 from maintenance.shell.job import Context, Job
 
 EXAMINATIONS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
-    examinations.programs, examinations.directories, examinations.stores,
+    examinations.programs, examinations.image_tools, examinations.directories, examinations.stores,
     examinations.quarantines, examinations_clamav.definitions, examinations_clamav.databases,
     examinations_clamav.engine, examinations_clamav.uploads, examinations.ledger,
     zabbix, hits, host.sandbox, host.confinement, host.timetable)

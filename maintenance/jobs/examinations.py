@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from maintenance.errors import ImagewardenError, QuarantineError
+from maintenance.errors import ImagewardenError, QuarantineError, ToolError
+from maintenance.images.recipe import chosen, stand_in
 from maintenance.jobs.quarantines import quarantine_of
 from maintenance.ledger.ledger import Ledger
 from maintenance.programs import find
@@ -40,6 +41,20 @@ def programs(_context: Context) -> Iterator[Finding]:
         else:
             yield Finding(name, "failed" if needed else "warning", "not installed",
                           f"apt-get install {package}")
+
+
+def image_tools(context: Context) -> Iterator[Finding]:
+    """Look for what makes images smaller; the programs among it are looked for anyway."""
+    settings = context.config.optimize
+    for kind, wish in (("png", settings.png), ("jpeg", settings.jpeg)):
+        name = f"{kind} tool"
+        try:
+            tool, missing = chosen(kind, wish), stand_in(kind, wish)
+        except ToolError as error:
+            yield Finding(name, "failed", str(error), "install it, or choose another")
+        else:
+            yield Finding(name, "warning" if missing else "ok", missing or tool,
+                          "bin/setup" if missing else "")
 
 
 def directories(context: Context) -> Iterator[Finding]:

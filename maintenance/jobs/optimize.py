@@ -3,9 +3,9 @@
 import argparse
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 
-from maintenance.errors import EngineError, StoreError
+from maintenance.errors import EngineError, StoreError, ToolError
 from maintenance.images.cage import cage
 from maintenance.images.recipe import Recipe
 from maintenance.images.workers import Workers
@@ -17,6 +17,7 @@ from maintenance.jobs.store_optimizing import StoreWork
 from maintenance.jobs.walking import chosen_stores, walked
 from maintenance.jobs.working_hours import WorkingHours
 from maintenance.ledger.optimized import Tally as Known
+from maintenance.programs import run
 from maintenance.settings import Store
 from maintenance.shell.job import Context, Job
 from maintenance.shell.options import duration
@@ -26,7 +27,10 @@ from maintenance.text import show
 from maintenance.times import Deadline
 from maintenance.window import Window
 
-NICE = 10  # the web server comes first; the kernel orders the disk's work by it too
+NICE = 10  # the web server comes first
+LAST_IN_LINE = ("ionice", "-c", "2", "-n", "7", "-p")  # the same for the disk
+NIGHTS = 10  # that a changed recipe is spread over
+FEW = 1000  # images that are no burden for one night
 
 
 def optimize(context: Context) -> OptimizeReport:
@@ -44,6 +48,8 @@ def optimize(context: Context) -> OptimizeReport:
     report.sandbox = workers.sandbox
     if (workers.sandbox, settings.sandbox) == ("off", "auto"):
         context.log.info("bubblewrap does not work here: images are parsed under limits only")
+    for line in recipe.stand_ins:
+        context.log.info("%s", line)
     with ExitStack() as stack:
         if context.options.paths:
             works = NamedWork(context, report, recipe.fingerprint, stack).works()
@@ -51,7 +57,7 @@ def optimize(context: Context) -> OptimizeReport:
             works = [one for store in stores
                      for one in _whole(context, store, report, recipe.fingerprint, stack)]
         if not context.options.dry_run and report.left:
-            os.nice(NICE)
+            _stand_back()
             _serve(context, works, stack.enter_context(workers), hours, report)
     return report
 
@@ -74,7 +80,8 @@ def _whole(context: Context, store: Store, report: OptimizeReport, recipe: str,
         tally.result.left += found.census.changed
         for key, reason in found.census.unread:
             tally.unread(show(path_of(key)), reason)
-        yield Work(tally, lambda: iter([None]))
+        again = None if context.options.now else max(FEW, tally.result.considered // NIGHTS)
+        yield Work(tally, lambda: iter([None]), again)
 
 
 def _serve(context: Context, works: Sequence[Work], workers: Workers, hours: WorkingHours,
@@ -87,7 +94,7 @@ def _serve(context: Context, works: Sequence[Work], workers: Workers, hours: Wor
                 label, total = work.tally.subject.store.name, work.tally.result.left
                 shop = StoreWork(work.tally, workers, scan, hours)
                 with closing(shop.run(work.due())) as finished:
-                    for _ in context.progress.over(finished, label, total):
+                    for _ in context.progress.over(finished, label, total, report.saved_so_far):
                         pass
             except StoreError as error:
                 context.trouble(str(error))
@@ -97,6 +104,13 @@ def _serve(context: Context, works: Sequence[Work], workers: Workers, hours: Wor
                 context.log.warning("%s; the rest waits for the next run", error)
                 report.engine_lost = True
                 return
+
+
+def _stand_back() -> None:
+    """Let everybody else on this host come first; what we start inherits it."""
+    os.nice(NICE)
+    with suppress(ToolError):  # not installed: then only the processor knows
+        run([*LAST_IN_LINE, str(os.getpid())])
 
 
 def _refuse_read_only(work: Work) -> None:

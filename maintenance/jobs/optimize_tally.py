@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from maintenance.images.kinds import NO_GAIN
 from maintenance.jobs.optimize_report import OptimizeReport, StoreResult
 from maintenance.jobs.rescan_report import Undone
 from maintenance.ledger import optimized
@@ -15,7 +16,6 @@ from maintenance.text import show
 
 BATCH = 64  # images of one commit, but for those that were replaced
 SLICE = 5.0  # seconds after which an unfinished batch is committed too
-NO_GAIN = "nothing to gain"  # a worker's word for an image that is as small as it gets
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,15 @@ class Tally:
         for reason, count in known.kept.items():
             self._keep(reason, times * count)
 
-    def shrunk(self, before: int, after: int) -> None:
+    def shrunk(self, kind: str, before: int, after: int) -> None:
         """Count an image that was replaced; it stands in the ledger already."""
         self._left_by_one()
         self.result.shrunk += 1
-        self.report.bytes_before += before
-        self.report.bytes_after += after
+        of_format = self.report.of_format(kind)
+        of_format.shrunk += 1
+        for sizes in (self.report, of_format):
+            sizes.bytes_before += before
+            sizes.bytes_after += after
 
     def recognised(self, candidate: Candidate) -> None:
         """Count an image of which only the outside has changed since we dealt with it."""
@@ -62,13 +65,18 @@ class Tally:
         self._settle(Settled(candidate.key, candidate.stamp, candidate.expected,
                              candidate.kept_reason, candidate.saved))
 
-    def kept(self, candidate: Candidate, reason: str, sha256: bytes | None) -> None:
+    def kept(self, candidate: Candidate, reason: str, sha256: bytes | None,
+             kind: str | None = None) -> None:
         """Count an image that stays as it is; ``sha256`` None: not because of its content.
 
         One that is small enough already counts as current from the next run on.
         """
         self._left_by_one()
         self._keep(reason, 1)
+        if kind is not None:
+            self.report.of_format(kind).kept += 1
+        if reason != NO_GAIN:
+            self.report.left_as_it_is(self._named(candidate, reason))
         self._settle(Settled(candidate.key, candidate.stamp, sha256,
                              None if reason == NO_GAIN else reason, candidate.saved))
 
@@ -76,13 +84,16 @@ class Tally:
         """Count an image that stays as it is in this run."""
         self._left_by_one()
         self._keep(reason, 1)
+        self.report.left_as_it_is(self._named(candidate, reason))
 
     def undone(self, candidate: Candidate, reason: str, sha256: bytes | None = None, *,
-               for_good: bool = False) -> None:
+               for_good: bool = False, kind: str | None = None) -> None:
         """Count what could not be done; with its SHA-256, or for good, it is not tried again."""
         self._left_by_one()
         self.result.undone += 1
-        self.report.left_undone(Undone(self.subject.store.name, show(candidate.path), reason))
+        if kind is not None:
+            self.report.of_format(kind).undone += 1
+        self.report.left_undone(self._named(candidate, reason))
         if for_good or sha256 is not None:
             self._settle(Settled(candidate.key, candidate.stamp, sha256, reason,
                                  candidate.saved))
@@ -112,6 +123,9 @@ class Tally:
         if len(self._batch) >= BATCH or time.monotonic() - self._committed > SLICE:
             self.commit()
 
+    def _named(self, candidate: Candidate, reason: str) -> Undone:
+        return Undone(self.subject.store.name, show(candidate.path), reason)
+
     def _keep(self, reason: str, count: int) -> None:
         self.result.kept += count
         self.report.kept_reasons[reason] += count
@@ -124,12 +138,16 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A store, or what was named in it; ``batches`` gives the keys that are meant."""
+    """A store, or what was named in it; ``batches`` gives the keys that are meant.
+
+    ``again``: how many images at most that another recipe has dealt with; None: all.
+    """
 
     tally: Tally
     batches: Callable[[], Iterator[Keys]]
+    again: int | None = None
 
     def due(self) -> Iterator[Candidate]:
         """Yield what is due."""
         for keys in self.batches():
-            yield from self.tally.subject.optimized.due(keys)
+            yield from self.tally.subject.optimized.due(keys, self.again)

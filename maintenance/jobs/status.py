@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from maintenance.errors import Exit, LedgerError
 from maintenance.jobs.coverage import HEADS, table

@@ -8,7 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from maintenance.errors import FileChanged, ToolError
-from maintenance.images.outcomes import Damaged, Kept, Smaller
+from maintenance.images import kinds
+from maintenance.images.outcomes import Damaged, Smaller
 from maintenance.images.workers import Result, Source, Workers
 from maintenance.jobs.draft_scan import DraftScan, NotClean
 from maintenance.jobs.optimize_tally import Tally
@@ -29,6 +30,7 @@ class Taken:
 
     candidate: Candidate
     info: os.stat_result
+    kind: str  # by its first bytes
 
 
 @dataclass(slots=True)
@@ -103,23 +105,32 @@ class StoreWork:
                 self.tally.passed_over(candidate, "its directory is not writable")
                 return
             handed_on = True
-            yield Source(Taken(candidate, info), fd)
+            kind = kinds.kind_of(os.pread(fd, kinds.HEAD, 0))
+            yield Source(Taken(candidate, info, kind), fd)
         except CannotKeep as error:
             self.tally.kept(candidate, str(error), None)
+        except OSError as error:  # a disk that cannot read it
+            self.tally.undone(candidate, show(str(error)))
         finally:
             if not handed_on:
                 os.close(fd)
 
     def _finish(self, result: Result[Taken]) -> None:
-        candidate, outcome = result.what.candidate, result.outcome
+        candidate, kind, outcome = result.what.candidate, result.what.kind, result.outcome
         if stamp(os.fstat(result.fd)) != candidate.stamp:
             return  # it changed meanwhile, and whatever was found out is of no use
         if isinstance(outcome, Smaller):
             self._replace(result.what, result.fd, outcome.result)
-        elif isinstance(outcome, Kept):
-            self.tally.kept(candidate, outcome.reason, digest(result.fd))
-        elif isinstance(outcome, Damaged):
-            self.tally.undone(candidate, outcome.reason, digest(result.fd))
+            return
+        try:
+            sha256 = digest(result.fd)
+        except OSError as error:
+            self.tally.undone(candidate, show(str(error)), kind=kind)
+            return
+        if isinstance(outcome, Damaged) or kinds.is_lie(candidate.path, kind):
+            self.tally.undone(candidate, outcome.reason, sha256, kind=kind)
+        else:
+            self.tally.kept(candidate, outcome.reason, sha256, kind)
 
     def _replace(self, taken: Taken, fd: int, result: int) -> None:
         candidate, before, scratch = taken.candidate, taken.info, tempfile.gettempdir()
@@ -134,13 +145,14 @@ class StoreWork:
         except FileChanged:
             return  # the next run will see
         except CannotKeep as error:
-            self.tally.kept(candidate, str(error), None)
+            self.tally.kept(candidate, str(error), None, taken.kind)
         except NotClean as error:
-            self.tally.undone(candidate, str(error), None if error.passing else digest(fd))
+            self.tally.undone(candidate, str(error), None if error.passing else digest(fd),
+                              kind=taken.kind)
         except ToolError as error:
-            self.tally.undone(candidate, str(error), digest(fd))
+            self.tally.undone(candidate, str(error), digest(fd), kind=taken.kind)
         except (NotAnImage, OSError) as error:
-            self.tally.undone(candidate, show(str(error)))
+            self.tally.undone(candidate, show(str(error)), kind=taken.kind)
 
     def _publish(self, taken: Taken, draft: Draft) -> None:
         """Replace an image by its draft, if that is clean; the ledger knows before and after."""
@@ -154,7 +166,7 @@ class StoreWork:
             self.tally.subject.optimized.intend(settled, after)
             now = draft.publish()
             self.tally.subject.optimized.replaced(settled, now, generation)
-            self.tally.shrunk(before, after)
+            self.tally.shrunk(taken.kind, before, after)
 
 
 def digest(fd: int) -> bytes:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -74,11 +75,12 @@ class Optimized:
         self._store = store
         self._recipe = recipe
         self._mine = images.c.store == store
-        self._in_step = sa.and_(
-            images.c.recipe.is_not_distinct_from(recipe),
+        self._dealt_with = sa.and_(
+            images.c.recipe.is_not(None),
             images.c.optimized_size.is_not_distinct_from(images.c.size),
             images.c.optimized_mtime_ns.is_not_distinct_from(images.c.mtime_ns),
             images.c.optimized_ctime_ns.is_not_distinct_from(images.c.ctime_ns))
+        self._in_step = sa.and_(images.c.recipe.is_not_distinct_from(recipe), self._dealt_with)
 
     def tally(self, keys: Keys = None) -> Tally:
         """Count images by how they stand, in one pass."""
@@ -92,10 +94,18 @@ class Optimized:
         kept = {str(reason): count for (_, reason), count in found.items() if reason is not None}
         return Tally(found.get((True, None), 0), found.get((False, None), 0), kept)
 
-    def due(self, keys: Keys = None) -> Iterator[Candidate]:
-        """Yield what is due, page by page, the largest first."""
+    def due(self, keys: Keys = None, again: int | None = None) -> Iterator[Candidate]:
+        """Yield what is due, page by page, the largest first.
+
+        After what is new or changed comes what only another recipe has dealt with: little
+        is left to gain there. ``again``: at most so many of those; None: all.
+        """
+        yield from self._due(sa.not_(self._dealt_with), keys)
+        yield from islice(self._due(self._dealt_with, keys), again)
+
+    def _due(self, which: sa.ColumnElement[bool], keys: Keys) -> Iterator[Candidate]:
         order = (images.c.size, images.c.key)
-        query = (sa.select(images).where(self._mine, _HERE, ~_INFECTED, ~self._in_step,
+        query = (sa.select(images).where(self._mine, _HERE, ~_INFECTED, ~self._in_step, which,
                                          _among(keys))
                  .order_by(*(column.desc() for column in order)).limit(PAGE))
         further: sa.ColumnElement[bool] = sa.true()

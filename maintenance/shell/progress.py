@@ -21,8 +21,12 @@ class Progress:
             importlib.import_module("tqdm")
 
     def over(self, things: Iterable[T], label: str, total: int | None = None,
-             images: Callable[[T], int] = lambda thing: 1) -> Iterator[T]:
-        """Yield ``things`` while a bar moves; ``images``: by how many each one moves it."""
+             images: Callable[[T], int] = lambda thing: 1,
+             beside: Callable[[], str] | None = None) -> Iterator[T]:
+        """Yield ``things`` while a bar moves.
+
+        ``images``: by how many each one moves it; ``beside``: what is to stand beside it.
+        """
         if not self.shown:
             yield from things
             return
@@ -32,4 +36,6 @@ class Progress:
                   mininterval=0.2) as bar:
             for thing in things:
                 yield thing
+                if beside is not None:
+                    bar.set_postfix_str(beside(), refresh=False)
                 bar.update(images(thing))
