@@ -94,7 +94,8 @@ def _serve(context: Context, works: Sequence[Work], workers: Workers, hours: Wor
                 label, total = work.tally.subject.store.name, work.tally.result.left
                 shop = StoreWork(work.tally, workers, scan, hours)
                 with closing(shop.run(work.due())) as finished:
-                    for _ in context.progress.over(finished, label, total, report.saved_so_far):
+                    for _ in context.progress.over(finished, label, total,
+                                                   beside=report.saved_so_far):
                         pass
             except StoreError as error:
                 context.trouble(str(error))
