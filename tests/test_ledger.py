@@ -315,6 +315,21 @@ def test_what_vanished_before_its_scan_goes_only_after_two_walks_a_day_apart(tmp
     assert images.find(b"a") is None
 
 
+def test_what_somebody_met_or_missed_since_the_walk_is_not_dropped(tmp_path, ledger):
+    images = ledger.images("s")
+    images.record_seen(seen(b"met", b"vanished", b"gone"))
+    raw(tmp_path, "UPDATE images SET missing_since = 1000.0")
+    images.record_back([b"met", b"vanished"])
+    images.missing.vanished([b"vanished"])
+    images.missing.settle([(key, 1000.0) for key in (b"met", b"vanished", b"gone")])
+    assert [row.key for row in all_rows(images)] == [b"met", b"vanished"]
+
+
+def test_a_time_that_was_never_written_is_damage(ledger):
+    with pytest.raises(LedgerError, match="never written"):
+        ledger.images("s").missing.settle([(b"a", "yesterday")])
+
+
 def test_young_images_are_due_but_do_not_come_up(ledger):
     images, now = ledger.images("s"), time.time()
     at = {b"new": now - 5, b"old": now - 70, b"checked": now - 70, b"changed": now - 5,
