@@ -483,11 +483,12 @@ def test_a_dry_run_counts_each_image_that_is_due_once(site):
     number = site.run("update-definitions", "--no-rescan", "--json").json["generation"]
     assert number == 2, "all are due"
     site.image("changed.jpg", b"in another form")
-    site.image("new.jpg")
+    for name in ("new.jpg", "another.jpg"):
+        site.image(name)
     (site.store / "goes.jpg").unlink()
     ended = site.run("rescan-store", "--dry-run", "--json")
-    assert one_store(ended.json)["left"] == 4, "changed, stays, later and new"
-    assert site.rescan()[1]["stores"][0]["full"] == 4
+    assert one_store(ended.json)["left"] == 5, "changed, stays, later and the two new ones"
+    assert site.rescan()[1]["stores"][0]["full"] == 5
 
 
 def told(site):

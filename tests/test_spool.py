@@ -19,6 +19,9 @@ def test_what_waits_comes_out_in_order_and_in_any_portions(batches, size):
             spool.put(batch)
             assert list(spool) == everything[:spool.waiting]
         assert spool.waiting == len(everything)
+        next(iter(spool), None)
+        spool.put([b"later"])
+        everything.append(b"later")
         portions = list(spool.batches(size))
         assert [thing for portion in portions for thing in portion] == everything
         assert {len(portion) for portion in portions[:-1]} <= {size}
