@@ -317,12 +317,14 @@ def test_what_vanished_before_its_scan_goes_only_after_two_walks_a_day_apart(tmp
 
 def test_what_somebody_met_or_missed_since_the_walk_is_not_dropped(tmp_path, ledger):
     images = ledger.images("s")
-    images.record_seen(seen(b"met", b"vanished", b"gone"))
+    keys = [b"gone", b"met", b"missed", b"vanished"]
+    images.record_seen(seen(*keys))
     raw(tmp_path, "UPDATE images SET missing_since = 1000.0")
-    images.record_back([b"met", b"vanished"])
+    images.record_back(keys[1:])
+    images.missing.settle([(b"missed", None)])
     images.missing.vanished([b"vanished"])
-    images.missing.settle([(key, 1000.0) for key in (b"met", b"vanished", b"gone")])
-    assert [row.key for row in all_rows(images)] == [b"met", b"vanished"]
+    images.missing.settle([(key, 1000.0) for key in keys])
+    assert [row.key for row in all_rows(images)] == keys[1:]
 
 
 def test_a_time_that_was_never_written_is_damage(ledger):
