@@ -46,8 +46,8 @@ class Difference:
     """Where a stretch of the walk is not what the ledger says."""
 
     changed: Sequence[Known]  # new or changed, as it was met
-    back: Sequence[bytes] = ()  # was missing, and is here as it was
-    gone: Sequence[Gone] = ()  # was not met; it may have been missing before
+    back: Sequence[bytes]  # was missing, and is here as it was
+    gone: Sequence[Gone]  # was not met; it may have been missing before
 
     @property
     def keys(self) -> Sequence[bytes]:
