@@ -8,11 +8,9 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from maintenance.errors import ImagewardenError, LedgerError, NoRoom
 from maintenance.ledger import damage
@@ -22,7 +20,7 @@ from maintenance.ledger.ledger import Ledger, Run
 from maintenance.ledger.rows import Asked, Coverage, Need
 from maintenance.ledger.schema import VERSION
 from maintenance.verdict import CLEAN, Verdict, infected, unknown
-from tests.rows import all_rows
+from tests.rows import all_rows, explained
 
 ROOT = Path(__file__).parent.parent
 FILE = "ledger.sqlite"
@@ -173,25 +171,6 @@ def test_coverage_counts_every_image_once(tmp_path, ledger, seed):
         assert found.missing == len(model) - len(here)
         assert found.oldest_check == min((one[2] for one in here if one[0]), default=None)
         assert found.bytes == 10 * len(here)
-
-
-@contextmanager
-def explained(images):
-    """What SQLite says of how it answers the questions that are asked inside the block."""
-    plans = []
-
-    def explain(connection, _, statement, parameters, __, ___):
-        if statement.startswith("SELECT"):
-            cursor = connection.connection.cursor()
-            plans.extend(row[3] for row in cursor.execute(
-                "EXPLAIN QUERY PLAN " + statement, parameters) if "images" in row[3]
-                or "TEMP" in row[3])
-
-    sa.event.listen(images._engine, "before_cursor_execute", explain)
-    try:
-        yield plans
-    finally:
-        sa.event.remove(images._engine, "before_cursor_execute", explain)
 
 
 @pytest.mark.parametrize("full", [False, True])

@@ -10,6 +10,7 @@ from maintenance.ledger.ledger import Ledger
 from maintenance.ledger.optimized import Settled
 from maintenance.ledger.rows import Asked
 from maintenance.verdict import CLEAN, Verdict, infected, unknown
+from tests.rows import explained
 
 ROOT = Path(__file__).parent.parent
 FILE = "ledger.sqlite"
@@ -83,6 +84,16 @@ def test_reasons_are_told_and_infected_or_missing_images_are_not_due(ledger):
     assert tally(images) == (1, 1, {"hard link": 1, "infected": 1})
     assert [one.key for one in images.due()] == [b"d"]
     assert tally(ledger.optimized("another store", "r")) == (0, 0, {})
+
+
+def test_counting_and_choosing_read_the_rows_in_their_own_order(ledger):
+    met(ledger, a=1)
+    images = ledger.optimized("s", "r")
+    with explained(images) as plans:
+        tally(images)
+        assert len(list(images.due())) == 1
+    assert [plan for plan in plans if "images" in plan] == [
+        "SEARCH images USING PRIMARY KEY (store=?)"] * 2
 
 
 def test_nothing_is_recorded_of_an_image_that_is_another_by_now(ledger):
