@@ -4,7 +4,7 @@ import marshal
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import IO, Generic, Self, TypeVar
 
 T = TypeVar("T")
@@ -38,17 +38,19 @@ class Spool(Generic[T]):
         self._file.write(len(batch).to_bytes(_LENGTH) + batch)
         self.waiting += len(things)
 
-    def batches(self, size: int) -> Iterator[list[T]]:
-        """Yield what waits, ``size`` things at a time."""
-        things = chain.from_iterable(self._batches())
-        while batch := list(islice(things, size)):
-            yield batch
-
-    def _batches(self) -> Iterator[list[T]]:
+    def __iter__(self) -> Iterator[T]:
+        """Yield what waits; nothing may be added or dropped meanwhile."""
         if self._file is not None:
             self._file.seek(0)
             while length := self._file.read(_LENGTH):
-                yield marshal.loads(self._file.read(int.from_bytes(length)))  # noqa: S302 - ours
+                yield from marshal.loads(  # noqa: S302 - our own
+                    self._file.read(int.from_bytes(length)))
+
+    def batches(self, size: int) -> Iterator[list[T]]:
+        """Yield what waits, ``size`` things at a time."""
+        things = iter(self)
+        while batch := list(islice(things, size)):
+            yield batch
 
     def clear(self) -> None:
         """Drop what is waiting."""

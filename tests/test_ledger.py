@@ -20,7 +20,7 @@ from maintenance.ledger.ledger import Ledger, Run
 from maintenance.ledger.rows import Asked, Coverage, Need
 from maintenance.ledger.schema import VERSION
 from maintenance.verdict import CLEAN, Verdict, infected, unknown
-from tests.rows import all_rows
+from tests.rows import all_rows, explained
 
 ROOT = Path(__file__).parent.parent
 FILE = "ledger.sqlite"
@@ -144,6 +144,14 @@ def test_what_is_due_comes_by_generation_and_age_page_by_page_and_once(
         assert images.count_due(need) == len(expected)
 
 
+def test_a_verdict_that_nobody_wrote_is_damage_and_not_an_image_more(tmp_path, ledger):
+    images = ledger.images("s")
+    images.record_answers([Asked(b"a", (1, 2, 3, 4), CLEAN)], 1)
+    raw(tmp_path, "UPDATE images SET verdict = 'cleaN'")
+    with pytest.raises(LedgerError, match="never written"):
+        images.coverage(1)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_coverage_counts_every_image_once(tmp_path, ledger, seed):
     rng = random.Random(seed)
@@ -163,6 +171,46 @@ def test_coverage_counts_every_image_once(tmp_path, ledger, seed):
         assert found.missing == len(model) - len(here)
         assert found.oldest_check == min((one[2] for one in here if one[0]), default=None)
         assert found.bytes == 10 * len(here)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_is_due_is_found_and_counted_by_index_however_many_rows_there_are(
+        ledger, monkeypatch, full):
+    monkeypatch.setattr(pages, "PAGE", 1)
+    images = ledger.images("s")
+    images.record_seen(seen(b"a", b"b"))
+    for generation in (1, 2, 3):
+        keys = [b"%d %d" % (generation, n) for n in range(2)]
+        images.record_answers([Asked(key, (1, 2, 3, 4), unknown("why")) for key in keys],
+                              generation)
+    need = Need(2, time.time() + 1, full, min_age=1.0)
+    with explained(images) as plans:
+        assert len(list(images.due(need))) == 8
+    assert {plan.partition(" (")[0] for plan in plans} == {
+        "SEARCH images USING INDEX images_due"} | (
+        set() if full else {"SEARCH images USING INDEX images_unsure"})
+    assert {plan.partition(" (")[2] for plan in plans} >= {
+        "store=? AND generation=? AND checked=? AND key>?)",
+        "store=? AND (generation,checked,key)>(?,?,?) AND generation<?)",
+        "store=? AND generation=? AND (checked,key)>(?,?) AND checked<?)"}
+    with explained(images) as plans:
+        assert (images.count_due(need), images.count_young(need)) == (8, 0)
+    assert {plan.partition(" (")[0] for plan in plans} == {
+        "SEARCH images USING COVERING INDEX images_due"} | (
+        set() if full else {"SEARCH images USING INDEX images_unsure"})
+    with explained(images) as plans:
+        assert len(list(images.with_verdict(Verdict.UNKNOWN))) == 6
+    assert set(plans) == {"SEARCH images USING INDEX images_unclean (store=? AND verdict=?)",
+                          "SEARCH images USING INDEX images_unclean"
+                          " (store=? AND verdict=? AND key>?)"}
+    with explained(images) as plans:
+        assert images.count_due_among([b"a", b"1 1", b"2 1"], need, missing=False) == 3
+    assert {"(store=? AND key=?)" in plan or "key=?" in plan for plan in plans} == {True}
+    with explained(images) as plans:
+        images.coverage(1)
+        assert len(list(images.pages())) == 8
+    assert {plan.partition(" (")[0] for plan in plans} == {
+        "SEARCH images USING PRIMARY KEY"}, "whole rows in their own order"
 
 
 def test_what_is_booked_meanwhile_does_not_come_up_again(ledger, monkeypatch):
@@ -244,6 +292,23 @@ def test_what_vanished_before_its_scan_goes_only_after_two_walks_a_day_apart(tmp
     raw(tmp_path, "UPDATE images SET missing_since = missing_since - 172800")
     images.missing.settle([(b"a", since())])
     assert images.find(b"a") is None
+
+
+def test_what_somebody_met_or_missed_since_the_walk_is_not_dropped(tmp_path, ledger):
+    images = ledger.images("s")
+    keys = [b"gone", b"met", b"missed", b"vanished"]
+    images.record_seen(seen(*keys))
+    raw(tmp_path, "UPDATE images SET missing_since = 1000.0")
+    images.record_back(keys[1:])
+    images.missing.settle([(b"missed", None)])
+    images.missing.vanished([b"vanished"])
+    images.missing.settle([(key, 1000.0) for key in keys])
+    assert [row.key for row in all_rows(images)] == keys[1:]
+
+
+def test_a_time_that_was_never_written_is_damage(ledger):
+    with pytest.raises(LedgerError, match="never written"):
+        ledger.images("s").missing.settle([(b"a", "yesterday")])
 
 
 def test_young_images_are_due_but_do_not_come_up(ledger):

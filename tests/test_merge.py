@@ -5,6 +5,7 @@ import random
 import shutil
 import sqlite3
 import time
+from typing import NamedTuple
 
 import pytest
 
@@ -14,7 +15,7 @@ from maintenance.ledger.rows import Asked
 from maintenance.store import merge
 from maintenance.store import walk as blocks
 from maintenance.store.identity import key_of, stamp
-from maintenance.store.merge import count_changes, take_census
+from maintenance.store.merge import Census, differences, take_census
 from maintenance.store.walk import Unread, walk
 from maintenance.verdict import CLEAN, Verdict, infected
 from tests.processes import nobody
@@ -22,6 +23,26 @@ from tests.rows import all_rows
 from tests.test_walk import NAMES
 
 DAYS = 86400.0
+
+
+class Counted(NamedTuple):
+    """What a census came to."""
+
+    images: int
+    changed: int
+    known: int
+    gone: bool
+    unread: list[tuple[bytes, str]]
+
+
+def census(met, images, *, believe=False, dry=False):
+    """Take a census of ``met``, or only foretell it."""
+    with Census() as found:
+        if dry:
+            assert all(differences(met, images, found))
+        else:
+            take_census(met, images, found, believe=believe)
+        return Counted(found.images, found.changed, found.known, found.gone, list(found.unread))
 
 
 class Scene:
@@ -42,16 +63,14 @@ class Scene:
         with open(self.path(name), "wb") as stream:
             stream.write(content)
 
-    def census(self, believe=True, take=take_census):
+    def census(self, believe=True, dry=False):
         fd = os.open(self.store, os.O_RDONLY)
         try:
             with nobody():
                 met = list(walk(fd))
         finally:
             os.close(fd)
-        if take is count_changes:
-            return count_changes(met, self.images)
-        return take_census(met, self.images, believe=believe)
+        return census(met, self.images, believe=believe, dry=dry)
 
     def check_all(self, answer=CLEAN, generation=1):
         """Book an answer for every row."""
@@ -132,17 +151,17 @@ def test_after_any_edits_the_ledger_says_what_the_disk_shows(scene, small_pages,
         for _ in range(rng.randint(0, 25)):
             edit(rng, scene)
         disk = on_disk(scene.store)
-        foretold = scene.census(take=count_changes)
+        foretold = scene.census(dry=True)
         assert scene.rows() == before, "counting writes nothing"
-        census = scene.census()
+        found = scene.census()
         rows = scene.rows()
-        assert census.images == foretold.images == len(disk)
-        assert census.known == foretold.known == sum(not row.missing for row in before.values())
+        assert found.images == foretold.images == len(disk)
+        assert found.known == foretold.known == sum(not row.missing for row in before.values())
         assert {path for path, row in rows.items() if not row.missing} == set(disk)
         assert {path for path, row in rows.items() if row.missing} == set(before) - set(disk)
         changed = {path for path, now in disk.items()
                    if path not in before or before[path].stamp != now}
-        assert foretold.changed == len(changed)
+        assert found.changed == foretold.changed == len(changed)
         for path, now in disk.items():
             assert rows[path].stamp == now
             kept = None if path in changed else before[path].verdict
@@ -231,15 +250,15 @@ def test_what_lies_in_an_unreadable_directory_is_not_missing(scene):
     os.chmod(scene.path(b"d/shut"), 0)
     try:
         for _ in range(3):
-            census = scene.census()
+            found = scene.census()
             scene.days_pass(2)
             assert scene.rows() == before
     finally:
         os.chmod(scene.path(b"d/listed"), 0o755)
         os.chmod(scene.path(b"d/shut"), 0o755)
-    assert {key for key, _ in census.unread} == {b"d\0listed\0x", b"d\0listed\0y", b"d\0shut"}
-    assert (census.images, census.known) == (4, 4)
-    assert not census.gone
+    assert {key for key, _ in found.unread} == {b"d\0listed\0x", b"d\0listed\0y", b"d\0shut"}
+    assert (found.images, found.known) == (4, 4)
+    assert not found.gone
 
 
 def test_a_store_that_cannot_be_read_at_all_loses_nothing(scene):
@@ -247,9 +266,9 @@ def test_a_store_that_cannot_be_read_at_all_loses_nothing(scene):
         scene.write(name)
     scene.census()
     before = scene.rows()
-    census = take_census([Unread(b"", "Input/output error")], scene.images)
+    found = census([Unread(b"", "Input/output error")], scene.images)
     assert scene.rows() == before
-    assert (census.images, census.known, census.gone) == (0, 0, False)
+    assert found == Counted(0, 0, 0, False, [(b"", "Input/output error")])
 
 
 def test_a_directory_that_becomes_an_image_and_back(scene):
@@ -276,7 +295,7 @@ def test_under_half_of_what_is_known_is_not_believed(scene, left, gone):
     for number in range(left, 10):
         os.unlink(scene.path(b"%d" % number))
     assert scene.census(believe=False).gone is gone
-    assert scene.census(take=count_changes).gone is gone
+    assert scene.census(dry=True).gone is gone
 
 
 @pytest.mark.parametrize("batch", [1, 3, 1000])
@@ -329,7 +348,7 @@ def test_a_walk_that_dies_marks_nothing_missing(scene):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        take_census(dying(), scene.images, believe=True)
+        census(dying(), scene.images, believe=True)
     assert scene.rows() == before
 
 
@@ -337,7 +356,7 @@ def test_stores_do_not_touch_each_other(scene):
     scene.write(b"a")
     scene.census()
     other = scene.ledger.images("other")
-    take_census([], other)
+    census([], other)
     assert not scene.rows()[b"a"].missing
 
 
@@ -349,7 +368,7 @@ def test_memory_stays_flat_while_a_large_store_is_walked(scene):
             yield [(b"%08d" % number, number, 1, 1, 1, None)
                    for number in range(first, first + 1000)]
 
-    take_census(counted(), scene.images)
+    census(counted(), scene.images)
     assert scene.images.count() == 30_000
     assert [key for page in scene.images.pages() for key, *_ in page] == [
         b"%08d" % n for n in range(30_000)]

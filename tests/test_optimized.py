@@ -1,24 +1,16 @@
 """The optimiser's rows in the ledger, and a ledger of an older version."""
 
-import os
 import random
-import shutil
-import sqlite3
-import subprocess
-import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from maintenance.errors import LedgerError
 from maintenance.ledger import optimized
 from maintenance.ledger.ledger import Ledger
 from maintenance.ledger.optimized import Settled
 from maintenance.ledger.rows import Asked
-from maintenance.ledger.schema import VERSION
 from maintenance.verdict import CLEAN, Verdict, infected, unknown
-from tests.rows import all_rows
+from tests.rows import explained
 
 ROOT = Path(__file__).parent.parent
 FILE = "ledger.sqlite"
@@ -94,6 +86,16 @@ def test_reasons_are_told_and_infected_or_missing_images_are_not_due(ledger):
     assert tally(ledger.optimized("another store", "r")) == (0, 0, {})
 
 
+def test_counting_and_choosing_read_the_rows_in_their_own_order(ledger):
+    met(ledger, a=1)
+    images = ledger.optimized("s", "r")
+    with explained(images) as plans:
+        tally(images)
+        assert len(list(images.due())) == 1
+    assert [plan for plan in plans if "images" in plan] == [
+        "SEARCH images USING PRIMARY KEY (store=?)"] * 2
+
+
 def test_nothing_is_recorded_of_an_image_that_is_another_by_now(ledger):
     stamps = met(ledger, a=1)
     images = ledger.optimized("s", "r")
@@ -129,116 +131,3 @@ def test_a_run_killed_after_the_rename_left_what_its_work_is_known_by(ledger):
     ledger.images("s").record_seen([(b"a", 77, 60, 100, 999, None)])  # the next walk
     candidate, = images.due()
     assert (candidate.expected, candidate.saved) == (b"hash", 40)
-
-
-# --- migration
-
-
-def old_ledger(state, content=None):
-    """What version 1 wrote; it was dumped by version 1 itself."""
-    with closing(sqlite3.connect(state / FILE)) as connection:
-        connection.executescript(content or (ROOT / "tests/ledger-1.sql").read_text())
-
-
-def version(state):
-    with closing(sqlite3.connect(state / FILE)) as connection:
-        return connection.execute("PRAGMA user_version").fetchone()[0]
-
-
-def schema(state):
-    with closing(sqlite3.connect(state / FILE)) as connection:
-        columns = {table: connection.execute(f"SELECT name, type, \"notnull\", dflt_value, pk"
-                                             f" FROM pragma_table_info('{table}')").fetchall()
-                   for table, in connection.execute(
-                       "SELECT name FROM sqlite_master WHERE type = 'table'")}
-        return columns, sorted(connection.execute(
-            "SELECT name, tbl_name FROM sqlite_master WHERE type = 'index'").fetchall())
-
-
-def test_a_ledger_of_version_1_is_brought_up_to_date_and_nothing_is_lost(tmp_path):
-    for state in ("old", "new"):
-        (tmp_path / state).mkdir()
-    old_ledger(tmp_path / "old")
-    with Ledger.open(tmp_path / "new"):
-        pass
-    for _ in range(2):
-        with Ledger.open(tmp_path / "old") as ledger:
-            assert ledger.rebuilt is None
-            rows = {row.key: row.verdict for row in all_rows(ledger.images("uploads"))}
-            assert rows == {b"bad.png": Verdict.INFECTED, b"new.png": None,
-                            b"sub\0clean.png": Verdict.CLEAN}
-            assert ledger.generations.current().fingerprint == "f1"
-            assert (ledger.last_rescan(), ledger.outbox_state()[0]) == (1, 1)
-            assert tally(ledger.optimized("uploads", "r")) == (2, 0, {"infected": 1})
-    assert version(tmp_path / "old") == VERSION
-    assert schema(tmp_path / "old") == schema(tmp_path / "new")
-
-
-def test_an_older_ledger_in_use_is_left_alone(tmp_path):
-    old_ledger(tmp_path)
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + """
-from pathlib import Path
-from maintenance.ledger.ledger import Ledger
-with Ledger.open(Path(sys.argv[1])):
-    print(flush=True)
-    sys.stdin.read()
-"""
-    with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE) as other:
-        other.stdout.readline()
-        with closing(sqlite3.connect(tmp_path / FILE)) as connection:
-            connection.execute("PRAGMA user_version = 1")  # as if it were a version older
-        with pytest.raises(LedgerError, match="when no other job runs"):
-            Ledger.open(tmp_path)
-        assert version(tmp_path) == 1
-        other.communicate()
-
-
-def test_a_migration_killed_anywhere_is_done_by_the_next_job(tmp_path):
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + """
-import os, signal
-from pathlib import Path
-from maintenance.ledger import migrations
-from maintenance.ledger.ledger import Ledger
-real, steps = migrations._STEPS[1], int(sys.argv[2])
-class Deadly:
-    def __iter__(self):
-        for number, statement in enumerate(real):
-            if number == steps:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield statement
-        if steps == len(real):
-            os.kill(os.getpid(), signal.SIGKILL)
-migrations._STEPS[1] = Deadly()
-Ledger.open(Path(sys.argv[1]))
-"""
-    for step in range(4):
-        state = tmp_path / str(step)
-        state.mkdir()
-        old_ledger(state)
-        died = subprocess.run([sys.executable, "-c", code, state, str(step)], check=False)
-        assert died.returncode == -9
-        with Ledger.open(state) as ledger:
-            assert ledger.rebuilt is None
-            assert ledger.images("uploads").count() == 3
-        assert version(state) == VERSION
-
-
-def test_what_only_says_that_it_is_of_an_older_version_is_damage(tmp_path):
-    with Ledger.open(tmp_path):
-        pass
-    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
-        connection.execute("PRAGMA user_version = 1")
-    with pytest.raises(LedgerError, match="duplicate column"):
-        Ledger.open(tmp_path)
-    with Ledger.open(tmp_path) as ledger:
-        assert "damaged" in ledger.rebuilt
-
-
-def test_a_planted_file_in_the_place_of_the_users_lock_is_not_followed(tmp_path):
-    (tmp_path / "ledger.users").symlink_to(tmp_path / "victim")
-    with pytest.raises(LedgerError):
-        Ledger.open(tmp_path)
-    assert not (tmp_path / "victim").exists()
-    os.unlink(tmp_path / "ledger.users")
-    shutil.rmtree(tmp_path)

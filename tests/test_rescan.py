@@ -449,6 +449,25 @@ def test_a_dry_run_says_what_is_due_and_changes_nothing(site):
     assert told(site) == known
 
 
+def test_a_dry_run_counts_each_image_that_is_due_once(site):
+    for name in ("changed.jpg", "stays.jpg", "goes.jpg", "aside.jpg", "later.jpg"):
+        site.image(name)
+    site.update()
+    assert site.rescan()[0] == 0
+    (site.store / "aside.jpg").rename(site.root / "aside.jpg")
+    site.rescan()
+    (site.databases / "more.ndb").write_text(body_signature("Test.Later", LATER))
+    number = site.run("update-definitions", "--no-rescan", "--json").json["generation"]
+    assert number == 2, "all are due"
+    site.image("changed.jpg", b"in another form")
+    for name in ("new.jpg", "another.jpg"):
+        site.image(name)
+    (site.store / "goes.jpg").unlink()
+    ended = site.run("rescan-store", "--dry-run", "--json")
+    assert one_store(ended.json)["left"] == 5, "changed, stays, later and the two new ones"
+    assert site.rescan()[1]["stores"][0]["full"] == 5
+
+
 def told(site):
     """What store-status says, but for its own run."""
     state = site.run("store-status", "--json").json

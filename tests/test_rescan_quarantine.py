@@ -2,16 +2,18 @@
 
 import argparse
 import fcntl
+import logging
 import os
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from maintenance.jobs.rescan_report import RescanReport
-from maintenance.jobs.taking import Taking
+from maintenance.jobs.taking import Taking, settle
 from maintenance.ledger.ledger import Ledger
 from maintenance.ledger.rows import Asked
 from maintenance.settings import Rescan, Store
@@ -276,15 +278,19 @@ def test_two_stores_can_share_a_quarantine(bad):
         ("uploads", "b.jpg"), ("uploads", "sub/c.jpg"), ("other", "b.jpg")}
 
 
+def a_run(limit=20):
+    """The context of a run that takes what is infected."""
+    return SimpleNamespace(options=argparse.Namespace(action="quarantine", dry_run=False),
+                           host="here", log=logging.getLogger(),
+                           config=SimpleNamespace(rescan=Rescan(quarantine_limit=limit)))
+
+
 @pytest.mark.parametrize("fault", ["written", "swapped", "link", "gone"])
 def test_only_the_very_file_that_was_scanned_is_taken(tmp_path, fault):
     store, image = tmp_path / "store", tmp_path / "store/b.jpg"
     store.mkdir()
     image.write_bytes(BAD)
     scanned = stamp(image.stat())
-    options = argparse.Namespace(action="quarantine", dry_run=False)
-    context = SimpleNamespace(options=options, host="here",
-                              config=SimpleNamespace(rescan=Rescan()))
     with (Ledger.open(tmp_path) as ledger, Tree(store) as tree,
           Quarantine.open(tmp_path / "q", make=True) as kept):
         images, report = ledger.images("uploads"), RescanReport(generation=1)
@@ -296,7 +302,7 @@ def test_only_the_very_file_that_was_scanned_is_taken(tmp_path, fault):
             image.write_bytes(BAD)
         elif fault == "link":
             image.symlink_to(tmp_path / "aside")
-        taking = Taking.into(kept, context, Store(name="uploads", path=store), images, report)
+        taking = Taking.into(kept, a_run(), Store(name="uploads", path=store), images, report)
         met = taking.meet(tree, b"b.jpg", scanned, "Test.Bad")
         assert list(kept.held()) == []
         assert (tmp_path / "aside").read_bytes() == BAD
@@ -305,6 +311,57 @@ def test_only_the_very_file_that_was_scanned_is_taken(tmp_path, fault):
         else:
             assert (met.action, met.ticket, report.undone_total) == ("reported", None, 1)
             assert image.exists()
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store with three infected images, their rows, and its quarantine."""
+    place = tmp_path / "store"
+    place.mkdir()
+    for name in "abc":
+        (place / name).write_bytes(BAD)
+    with (Ledger.open(tmp_path) as ledger, Tree(place) as tree,
+          Quarantine.open(tmp_path / "q", make=True) as kept):
+        images = ledger.images("uploads")
+        images.record_answers([Asked(name.encode(), stamp((place / name).stat()),
+                                     infected("Test.Bad")) for name in "abc"], 3)
+        yield SimpleNamespace(place=place, ledger=ledger, tree=tree, kept=kept, images=images,
+                              settings=Store(name="uploads", path=place))
+
+
+def take(store, names, limit):
+    """A run that meets images, and what they were."""
+    taking = Taking.into(store.kept, a_run(limit), store.settings, store.images,
+                         RescanReport(generation=3))
+    rows = [store.images.find(name) for name in names]
+    for row in rows:
+        taking.meet(store.tree, row.path, row.stamp, "Test.Bad")
+    return taking, rows
+
+
+def test_the_brake_is_told_of_what_was_met_and_of_nothing_else(store):
+    taking, (_, _, row) = take(store, [b"a", b"b", b"c"], limit=1)
+    assert len(list(store.kept.held())) == 1
+    assert taking.stayed == {}, "a million would take no memory"
+    assert [one.action for one in (taking.told(row), taking.told(replace(row, generation=2)))] == [
+        "brake", "reported"]
+
+
+def test_only_the_row_of_the_very_image_that_was_taken_goes(store):
+    _, (row,) = take(store, [b"a"], limit=20)
+    same = Asked(row.key, row.stamp, infected("Test.Bad"))
+    for other in ("uploads", "other"):
+        store.ledger.images(other).record_answers([same], 3)
+        settle(store.kept, store.ledger.images(other), other)
+    assert store.images.find(b"a") is None
+    assert store.ledger.images("other").find(b"a") is not None
+    for number in range(3):
+        moved = list(row.stamp)
+        moved[number] += 1
+        store.images.record_answers([replace(same, stamp=tuple(moved))], 3)
+        settle(store.kept, store.images, "uploads")
+        assert store.images.find(b"a") is not None, number
+    assert len(list(store.images.infected())) == 3
 
 
 # --- the end of a run, at any moment

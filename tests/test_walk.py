@@ -16,6 +16,8 @@ from types import SimpleNamespace
 import pytest
 
 from maintenance.errors import StoreError
+from maintenance.store import listing
+from maintenance.store import walk as walking
 from maintenance.store.identity import key_of, path_of, stamp
 from maintenance.store.tree import NotAnImage, Tree, Vanished, excluding
 from maintenance.store.walk import DEEPEST, Passed, Unread, meets, walk
@@ -90,6 +92,41 @@ def test_the_walk_meets_every_image_once_in_the_order_of_the_ledger(store, seed)
     assert keys == sorted(set(keys))
     assert {path_of(key) for key in keys} == files
     assert keys == sorted(map(key_of, files))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_met_is_the_same_however_it_is_cut(store, monkeypatch, seed):
+    rng = random.Random(seed)
+    for path in list(grow(rng, store)):
+        if rng.random() < 0.1:
+            os.unlink(path)
+            os.symlink("x", path)
+    whole = sorted(told(store), key=lambda one: one[0])
+    for block, run, page in ((1, 1, 1), (3, 4, 2), (2, 5, 3)):
+        monkeypatch.setattr(walking, "BLOCK", block)
+        monkeypatch.setattr(listing, "RUN", run)
+        monkeypatch.setattr(listing, "PAGE", page)
+        found = met(store)
+        assert {len(one) for one in found[:-1] if isinstance(one, list)} <= {block}
+        cut = sorted(told(store), key=lambda one: one[0])
+        assert cut == whole
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 40, 95, 1000])
+def test_the_names_in_a_directory_come_sorted_also_when_they_wait_in_a_file(
+        store, monkeypatch, count):
+    monkeypatch.setattr(listing, "RUN", 10)
+    monkeypatch.setattr(listing, "PAGE", 4)
+    rng = random.Random(count)
+    while len(os.listdir(store)) < count:
+        name = b"".join(rng.choices([b"\xff", b"a", b"\n", b"\x01", b"\xc3\xa9", b"z" * 60], k=4))
+        write(store, name + b"%d" % rng.randrange(10**6), b"")
+    before = len(os.listdir("/proc/self/fd"))
+    with opened(store) as fd:
+        pages = list(listing.sorted_names(fd))
+    assert [name for page in pages for name in page] == sorted(os.listdir(store))
+    assert all(pages)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_directory_sorts_before_what_only_begins_like_it(store):
@@ -402,8 +439,10 @@ def test_it_can_be_told_of_any_file_whether_a_walk_comes_to_it(store, patterns):
         store, excluded)
 
 
-def test_no_descriptor_is_left_when_a_walk_is_given_up(store):
-    for name in (b"a/b/c/x", b"a/b/y"):
+def test_no_descriptor_is_left_when_a_walk_is_given_up(store, monkeypatch):
+    monkeypatch.setattr(walking, "BLOCK", 1)
+    monkeypatch.setattr(listing, "RUN", 1)
+    for name in (b"a/b/c/x", b"a/b/y", b"a/z"):
         write(store, name)
     before = len(os.listdir("/proc/self/fd"))
     with opened(store) as fd:

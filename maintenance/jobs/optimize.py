@@ -75,9 +75,10 @@ def _whole(context: Context, store: Store, report: OptimizeReport, recipe: str,
                       StoreResult(store.name))
         report.stores.append(tally.result)
         tally.begin(known.tally())
-        for one in outdated:  # in a dry run: the ledger still has what the walk has refuted
-            tally.begin(one, times=-1)
-        tally.result.left += found.census.changed
+        if dry:  # the ledger still has what the walk has refuted
+            for one in outdated:
+                tally.begin(one, times=-1)
+            tally.result.left += found.census.changed
         for key, reason in found.census.unread:
             tally.unread(show(path_of(key)), reason)
         again = None if context.options.now else max(FEW, tally.result.considered // NIGHTS)

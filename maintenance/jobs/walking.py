@@ -8,7 +8,7 @@ from maintenance.errors import StoreError, UsageError
 from maintenance.ledger.images import Images
 from maintenance.settings import Store
 from maintenance.shell.job import Context
-from maintenance.store.merge import Census, Difference, count_changes, take_census
+from maintenance.store.merge import Census, Difference, differences, take_census
 from maintenance.store.tree import Tree, excluding
 from maintenance.store.walk import Met, walk
 from maintenance.text import show
@@ -50,15 +50,18 @@ def walked(context: Context, store: Store, *, believe: bool = False,
            ) -> Iterator[Walked]:
     """Walk a store and write into the ledger what is new, changed or gone.
 
-    Raises StoreError for a store that shows too little, unless ``believe``; a dry run
-    only counts. See ``walk`` for ``draft``, ``count_changes`` for ``refuted``.
+    Raises StoreError for a store that shows too little, unless ``believe``. See ``walk``
+    for ``draft``. A dry run only counts, and tells ``refuted`` where the ledger is wrong.
     """
     images = context.ledger.images(store.name)
-    with opened_tree(store) as tree:
+    with opened_tree(store) as tree, Census() as census:
         met = context.progress.over(walk(tree.fd, excluding(store.exclude), draft),
                                     f"{store.name}: walk", images=_images_in)
-        census = (count_changes(met, images, refuted) if context.options.dry_run
-                  else take_census(met, images, believe=believe))
+        if context.options.dry_run:
+            for difference in differences(met, images, census):
+                refuted(difference)
+        else:
+            take_census(met, images, census, believe=believe)
         if census.gone and not believe:
             raise StoreError(f"shows {census.images} images where the ledger knows {census.known};"
                              " is it mounted? If they are really gone: rescan-store"

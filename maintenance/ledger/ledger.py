@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +17,7 @@ from maintenance.ledger.optimized import Optimized
 from maintenance.ledger.outbox import Outbox
 from maintenance.ledger.schema import outbox, runs, undone
 
+BATCH = 1000  # rows of one statement
 GOOD = (0, 3, 4)  # statuses of a run that did its work
 
 
@@ -137,13 +139,13 @@ class Ledger:
     def replace_undone(self, job: str, store: str, rows: Iterable[tuple[bytes, str]]) -> None:
         """Make ``rows`` (key, reason) the whole of what ``job`` left undone in ``store``."""
         now = time.time()
-        values = [{"job": job, "store": store, "key": key, "reason": reason, "since": now}
-                  for key, reason in dict(rows).items()]
+        values = ({"job": job, "store": store, "key": key, "reason": reason, "since": now}
+                  for key, reason in rows)
         with self._engine.begin() as connection:
             connection.execute(
                 sa.delete(undone).where(undone.c.job == job, undone.c.store == store))
-            if values:
-                connection.execute(sa.insert(undone), values)
+            while batch := list(islice(values, BATCH)):
+                connection.execute(sa.insert(undone).prefix_with("OR REPLACE"), batch)
 
     def outbox_state(self) -> tuple[int, int, float | None]:
         """Return how many results wait, how many are set aside, and the oldest's time."""

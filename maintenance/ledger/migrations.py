@@ -22,10 +22,10 @@ _STEPS = {
         " WHERE verdict != 'clean'",
         "ANALYZE sqlite_master",
         "INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES"
-        " ('images', 'images', '1000000 500000 1'),"
+        " ('images', 'images', '1000000 200000 1'),"
         " ('images', 'images_due', '1000000 1000000 100000 1000 1 1 1'),"
-        " ('images', 'images_unsure', '1000000 1000000 100000 1000 1'),"
-        " ('images', 'images_unclean', '1000000 1000000 100000 1')"),
+        " ('images', 'images_unsure', '1000 1000 1000 10 1'),"
+        " ('images', 'images_unclean', '1000 1000 500 1')"),
 }
 
 

@@ -30,18 +30,15 @@ class Missing:
         """Mark what a whole walk did not meet; drop what another missed a day ago already.
 
         With each key goes since when the row is missing, as the walk found it: what has
-        been so for less than a day needs no look. The statements ask for it again, as
-        somebody may have met the image meanwhile.
+        been so for less than a day needs no look. What is done is decided by the row as it
+        is now, as somebody may have met the image meanwhile.
         """
         now = time.time()
         with sound(self._engine):
-            drop = [key for key, since in gone
-                    if since is not None and UNCONFIRMED < since <= now - DAY]
-            mark = [key for key, since in gone if since is None or since <= UNCONFIRMED]
-        with self._engine.begin() as connection:
-            for statement, keys, values in ((_DROP, drop, {"yesterday": now - DAY}),
-                                            (_MARK, mark, {"now": now})):
-                if keys:
+            keys = [key for key, since in gone if since is None or since <= now - DAY]
+        if keys:
+            with self._engine.begin() as connection:
+                for statement, values in ((_DROP, {"yesterday": now - DAY}), (_MARK, {"now": now})):
                     connection.execute(statement, [
                         {"in_store": self._store, "at": key, **values} for key in keys])
 

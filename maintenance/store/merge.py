@@ -1,9 +1,10 @@
 """The walk held against the ledger: what is new, changed, back, or gone."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import Self
 
 from maintenance.ledger.images import Images
 from maintenance.ledger.rows import Known
@@ -24,7 +25,15 @@ class Census:
     changed: int = 0  # of them new or changed
     passed: int = 0  # symlinks, FIFOs, devices, sockets
     known: int = 0  # rows the ledger had, but for those in unread directories
-    unread: list[tuple[bytes, str]] = field(default_factory=list)
+    unread: Spool[tuple[bytes, str]] = field(default_factory=Spool)  # key and reason
+
+    def __enter__(self) -> Self:
+        """Return the census itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the list of what was unread."""
+        self.unread.clear()
 
     @property
     def gone(self) -> bool:
@@ -37,8 +46,8 @@ class Difference:
     """Where a stretch of the walk is not what the ledger says."""
 
     changed: Sequence[Known]  # new or changed, as it was met
-    back: Sequence[bytes] = ()  # was missing, and is here as it was
-    gone: Sequence[Gone] = ()  # was not met; it may have been missing before
+    back: Sequence[bytes]  # was missing, and is here as it was
+    gone: Sequence[Gone]  # was not met; it may have been missing before
 
     @property
     def keys(self) -> Sequence[bytes]:
@@ -46,15 +55,15 @@ class Difference:
         return [*map(_KEY, self.changed), *self.back, *map(_KEY, self.gone)]
 
 
-def take_census(met: Iterable[Met], images: Images, *, believe: bool = False) -> Census:
-    """Write into the ledger what the walk meets, in one pass over both.
+def take_census(met: Iterable[Met], images: Images, census: Census, *, believe: bool = False
+                ) -> None:
+    """Write into the ledger what the walk meets, and count it, in one pass over both.
 
     Until the walk has met half of what the ledger knows, its findings wait in an
     unnamed file: a census that comes out as ``gone`` has written nothing, unless
     it is to be believed all the same. What was not met waits until the walk is over:
     one that dies marks nothing missing. Memory is flat.
     """
-    census = Census()
     half = 0 if believe else images.count_present() / 2
     with Spool[Known]() as changed, Spool[bytes]() as back, Spool[Gone]() as gone:
         for one in differences(met, images, census):
@@ -67,7 +76,6 @@ def take_census(met: Iterable[Met], images: Images, *, believe: bool = False) ->
             _write(changed, back, images)
             for batch in gone.batches(BATCH):
                 images.missing.settle(batch)
-    return census
 
 
 def _write(changed: Spool[Known], back: Spool[bytes], images: Images) -> None:
@@ -77,15 +85,6 @@ def _write(changed: Spool[Known], back: Spool[bytes], images: Images) -> None:
         images.record_back(keys)
     changed.clear()
     back.clear()
-
-
-def count_changes(met: Iterable[Met], images: Images,
-                  refuted: Callable[[Difference], None] = lambda difference: None) -> Census:
-    """Go over both and write nothing; ``refuted`` is told what the ledger is wrong about."""
-    census = Census()
-    for one in differences(met, images, census):
-        refuted(one)
-    return census
 
 
 def differences(met: Iterable[Met], images: Images, census: Census) -> Iterator[Difference]:
@@ -100,7 +99,7 @@ def differences(met: Iterable[Met], images: Images, census: Census) -> Iterator[
         if isinstance(one, Passed):
             census.passed += 1
         elif isinstance(one, Unread):
-            census.unread.append((one.key, one.reason))
+            census.unread.put([(one.key, one.reason)])
             for known in rows.before(one.key):
                 yield from _compared([], known, census)
             # The row at the key and those of that directory, and none behind it.

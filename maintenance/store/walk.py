@@ -89,8 +89,8 @@ class _Walk:
                 yield from self._visit(self.levels[-1])
             yield from self._handed_on()
         finally:
-            for level in self.levels:
-                os.close(level.fd)
+            while self.levels:  # with each goes its listing, which may hold a file
+                os.close(self.levels.pop().fd)
 
     def _visit(self, level: _Level) -> Iterator[Met]:
         """Meet what is in a directory, until another begins or it is over.
@@ -141,15 +141,16 @@ class _Walk:
             yield from self._enter(fd, key)
 
     def _enter(self, fd: int, key: bytes) -> Iterator[Met]:
+        pages = sorted_names(fd)
         try:
-            pages = sorted_names(fd)
+            first = next(pages, [])
         except OSError as error:
             os.close(fd)
             yield from self._unread(key, error)
         else:
             prefix = key + b"\0" if key else b""
-            names = chain.from_iterable(self._wanted(fd, prefix, page) for page in pages)
-            self.levels.append(_Level(fd, prefix, names))
+            names = (self._wanted(fd, prefix, page) for page in chain([first], pages))
+            self.levels.append(_Level(fd, prefix, chain.from_iterable(names)))
 
     def _wanted(self, fd: int, prefix: bytes, names: list[bytes]) -> list[bytes]:
         """Return a page of names without what is excluded, and without drafts at work on."""
