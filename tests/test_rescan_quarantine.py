@@ -192,6 +192,23 @@ def test_the_brake_holds_until_it_is_released(site):
     assert (ended.status, in_store(site)) == (4, [])
 
 
+def test_a_signature_that_matches_everything_is_stopped_over_several_runs_too(site):
+    for number in range(8):
+        site.image(f"{number}.jpg", b"clean enough %d" % number)
+    site.feed(body_signature("Test.All", b"clean"))
+    site.update()
+    site.settings["rescan"] = {"action": "quarantine", "quarantine_limit": 5}
+    site.write_config()
+    taken = []
+    for names in ((0, 1), (2, 3), (4, 5), (6,)):  # no run of these reaches the limit by itself
+        result = site.rescan(*(site.store / f"{number}.jpg" for number in names))[1]
+        taken.append([one["action"] for one in result["infected"]])
+    assert taken == [["quarantined"] * 2, ["quarantined"] * 2, ["quarantined", "brake"], ["brake"]]
+    status, result = site.rescan()
+    assert (status, list(actions(result).values())) == (4, ["brake"] * 3)
+    assert (len(held(site)), len(in_store(site))) == (5, 3)
+
+
 def test_over_quarantine_max_images_are_only_reported(bad):
     bad.settings["rescan"] = {"action": "quarantine", "quarantine_max": f"{len(BAD) + 5}"}
     bad.write_config()
