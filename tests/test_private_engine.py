@@ -54,7 +54,7 @@ def definitions(tmp_path):
 @pytest.fixture
 def temporary(monkeypatch):
     """The temporary directory of everything in this test; short, for the socket in it."""
-    with TemporaryDirectory(prefix="t-") as place:
+    with TemporaryDirectory(prefix="t.a-") as place:
         monkeypatch.setenv("TMPDIR", place)
         monkeypatch.setattr("tempfile.tempdir", None)
         yield Path(place)

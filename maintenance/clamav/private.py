@@ -26,7 +26,7 @@ LOADING = 600.0  # seconds that loading all definitions may take on a slow host
 # files of hashes and bodies up to 1.5 times, and an empty engine 17 MB.
 EMPTY, PACKED, PLAIN = 17 * 2**20, 5.1, 1.5
 _BLAME = re.compile(r"(?:error loading database|Can't load|Malformed database|loading"
-                    r" database) \S*?/?([^/\s]+\.[a-z0-9]+)", re.IGNORECASE)
+                    r" database) (?:\S*/)?([^/\s]+\.[a-z0-9]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
