@@ -587,6 +587,7 @@ def test_a_stopped_rescan_keeps_its_verdicts_and_takes_its_engine_along(site, nu
     assert result["outcome"] == "failed"
     assert 64 <= one_store(result)["clean"] < 116
     assert one_store(result)["left"] == 116 - one_store(result)["clean"]
+    assert one_store(result)["never"] == one_store(result)["left"]
     wait_until(lambda: not any(map(lives, children)), 10)
     assert booked(site) >= one_store(result)["clean"]
     jobs = site.run("store-status", "--json").json["jobs"]
