@@ -1,18 +1,23 @@
 """Full disks, engines that die, lie or hang, damage: what is left, and what is said."""
 
+import io
 import json
 import os
 import signal
 import socket
 import sqlite3
+import struct
+import subprocess
 import threading
+import zipfile
+import zlib
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.processes import Namespace, hidden
-from tests.site import BAD, Ended, body_signature
+from tests.processes import Namespace, hidden, status_of
+from tests.site import BAD, LATER, Ended, body_signature
 
 pytestmark = pytest.mark.server
 
@@ -211,15 +216,92 @@ def test_an_engine_that_breaks_its_word_leaves_everything_unknown(site, deed):
         site.update()
         impostor = Impostor(site, deed)
         try:
-            ended = site.run("rescan-store", "--json", timeout=60)
+            ended = site.run("rescan-store", "--action", "quarantine", "--json", timeout=60)
         finally:
             impostor.close()
         assert ended.status == 3, ended
+        assert {path.name for path in site.store.iterdir()} == {"a.jpg", "bad.jpg"}
         store = ended.json["stores"][0]
         assert (store["clean"], store["infected"], store["unknown"]) == (0, 0, 2)
         log = (site.root / "logs/rescan.log").read_text(encoding="utf-8")
         assert all(line.isprintable() for line in (ended.err + log).split("\n"))
     site.socket.unlink(missing_ok=True)
+
+
+# --- limits
+
+
+def test_an_image_with_more_inside_than_is_scanned_is_unknown_and_stays(site):
+    for name, depth in (("shallow.png", 3), ("deep.png", 25)):  # deeper than clamd goes
+        inside = BAD
+        for _ in range(depth):
+            packer = zlib.compressobj(wbits=31, strategy=zlib.Z_FIXED)  # nothing stays readable
+            inside = packer.compress(inside) + packer.flush()
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as files:
+            files.writestr("inside.gz", inside)
+        site.image(name, png() + archive.getvalue())
+    site.image("a.png", png())
+    site.update()
+    for paths in ((), (site.store,)):
+        status, result = site.rescan("--action", "quarantine", *paths)
+        assert (status, [one["path"] for one in result["infected"]]) == (
+            (3, []) if paths else (4, ["shallow.png"]))
+        assert [one["path"] for one in result["undone"]] == ["deep.png"]
+        assert "Limits.Exceeded" in result["undone"][0]["reason"]
+    assert {path.name for path in site.store.iterdir()} == {"a.png", "deep.png"}
+
+
+def png():
+    """The smallest PNG."""
+    def chunk(name, data):
+        return (struct.pack("!I", len(data)) + name + data
+                + struct.pack("!I", zlib.crc32(name + data)))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack("!2I5B", 1, 1, 8, 0, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b""))
+
+
+def test_an_upload_longer_than_clamd_takes_in_a_stream_gets_a_clear_answer(site):
+    site.update()
+    with site.clamd(StreamMaxLength="1M"):
+        for size in (2 * 2**20, 19 * 2**20, 2 * 2**20):
+            ended = site.run("scan-upload", "-", "--json", stdin=bytes(size))
+            assert (ended.status, ended.json["verdict"]) == (3, "unknown")
+            assert "StreamMaxLength" in ended.json["reason"]
+        assert site.run("scan-upload", "-", stdin=bytes(2**20)).status == 0
+        assert site.run("scan-upload", "-", stdin=BAD).status == 4
+
+
+# --- a reload for which there is no memory
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("concurrent", ["yes", "no"])
+def test_a_reload_that_memory_breaks_is_an_alarm_and_nothing_is_booked(site, concurrent):
+    site.image("a.jpg")
+    site.image("later.jpg", LATER)
+    system(site)
+    site.run("update-definitions", "--no-rescan")
+    with site.clamd(ConcurrentDatabaseReload=concurrent) as daemon:
+        site.update()
+        assert site.rescan()[0] == 0
+        size = int(status_of(daemon.pid)["VmSize"].split()[0]) * 1024
+        subprocess.run(["prlimit", "--pid", str(daemon.pid), f"--as={size + 8 * 2**20}"],
+                       check=True)
+        site.feed(body_signature("Test.Later", LATER) + "".join(
+            f"Test.N{number}:0:*:{os.urandom(20).hex()}\n" for number in range(200_000)))
+        ended = site.run("update-definitions", "--no-rescan", "--json", timeout=200)
+        assert (ended.status, ended.json["engine"]) == (1, "unproven"), ended
+        assert "Traceback" not in ended.err
+        status, result = site.rescan("--action", "quarantine")
+        assert (status, result["infected"], result["stores"][0]["clean_current"]) == (1, [], 0)
+        assert result["stores"][0]["clean_older"] == 2
+        assert site.run("doctor").status == 1
+    site.socket.unlink(missing_ok=True)
+    with site.clamd():
+        site.update()
+        status, result = site.rescan()
+        assert (status, result["infected_total"]) == (4, 1)
 
 
 # --- damage

@@ -15,13 +15,16 @@ from maintenance.jobs.path_list import PathList
 from tests.processes import Namespace
 
 ROOT = Path(__file__).parent.parent
-LIST = ("import sys, os, resource; sys.path.insert(0, sys.argv[1])\n"
+LIST = ("import sys; sys.path.insert(0, sys.argv[1])\n"
         "from maintenance.jobs.path_list import PathList\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "def peak():\n"
+        "    lines = open('/proc/self/status').read().splitlines()\n"
+        "    return int(next(one.split()[1] for one in lines if one.startswith('VmHWM')))\n"
+        "before = peak()\n"
         "found = PathList(sys.argv[2:])\n"
         "count = sum(1 for _ in found)\n"
         "assert count == sum(1 for _ in found)\n"
-        "print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)")
+        "print(count, peak() - before)")
 
 
 @pytest.fixture

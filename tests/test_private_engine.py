@@ -1,11 +1,13 @@
 """A clamd of our own: proven before it is believed, and gone with the job."""
 
 import fcntl
+import io
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import zipfile
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,7 +54,7 @@ def definitions(tmp_path):
 @pytest.fixture
 def temporary(monkeypatch):
     """The temporary directory of everything in this test; short, for the socket in it."""
-    with TemporaryDirectory(prefix="t-") as place:
+    with TemporaryDirectory(prefix="t.a-") as place:
         monkeypatch.setenv("TMPDIR", place)
         monkeypatch.setattr("tempfile.tempdir", None)
         yield Path(place)
@@ -93,11 +95,14 @@ def test_it_scans_with_what_is_on_disk_and_leaves_nothing(definitions, temporary
     assert set(family(os.getpid())) <= before
 
 
-def test_limits_are_told_apart_from_hits(definitions, temporary):
+def test_what_is_inside_of_an_image_is_scanned_beyond_the_size_of_an_image(
+        definitions, temporary):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as files:
+        files.writestr("inside", bytes(3 * OPTIONS.max_file_size) + BAD)
     with private_engine(definitions, snapshot(definitions), OPTIONS) as clamd:
-        found = scan(clamd, bytes(2**20 + 1) + BAD)
-        assert found.verdict is Verdict.UNKNOWN
-        assert "MaxFileSize" in found.reason
+        found = scan(clamd, b"\xff\xd8\xff\xe0 an image" + archive.getvalue())
+        assert found.verdict is Verdict.INFECTED
         assert scan(clamd, bytes(2**20 - len(BAD)) + BAD).verdict is Verdict.INFECTED
 
 

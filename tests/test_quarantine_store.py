@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from maintenance.errors import FileChanged, QuarantineError
-from maintenance.store import moving, restoring
+from maintenance.store import moving, quarantine, records, restoring
 from maintenance.store.brake import Braked, Intake, brake_of, release
 from maintenance.store.intake import Finding, NotTaken
 from maintenance.store.quarantine import NotThere, Quarantine
@@ -486,6 +486,98 @@ def test_without_room_the_original_stays_and_deleting_makes_room(tmp_path, room)
         second = ran(first)
         assert second.startswith("0"), second
         assert box.names() == set()
+
+
+# --- what is on the disk, and in which order
+
+
+class Recorder:
+    """Writes down what is synced, renamed and removed, by short names."""
+
+    def __init__(self, box: Box, monkeypatch) -> None:
+        self.done: list[str] = []
+        self._box = box
+        for name in ("fsync", "rename", "unlink"):
+            monkeypatch.setattr(os, name, self._wrapped(name, getattr(os, name)))
+        monkeypatch.setattr(moving, "rename_new", self._wrapped("rename", moving.rename_new))
+        monkeypatch.setattr(restoring, "rename_new", moving.rename_new)
+
+    def _wrapped(self, name, real):
+        def call(*args, **how):
+            if name == "fsync":
+                self.done.append(f"sync {self._place(args[0])}")
+            else:
+                names = [arg for arg in args if isinstance(arg, str | bytes)]
+                self.done.append(f"{name} {' '.join(map(self._short, names))}")
+            return real(*args, **how)
+        return call
+
+    def _place(self, fd: int) -> str:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        return {str(self._box.store): "store", str(self._box.place): "quarantine"}.get(
+            path, self._short(path.encode()))
+
+    @staticmethod
+    def _short(name: str | bytes) -> str:
+        text = os.fsdecode(name).rpartition("/")[2]
+        return "aside" if text.startswith(".imagewarden-") else text.partition(".")[2] or text
+
+
+RECORDED = ["sync taking", "sync quarantine"]
+HELD = ["rename taking held", "sync quarantine"]
+
+
+def test_every_step_of_taking_is_on_disk_before_the_next(box, monkeypatch):
+    info = box.put(b"a.jpg")
+    seen = Recorder(box, monkeypatch)
+    box.take(b"a.jpg", info)
+    if box.place.is_relative_to("/dev/shm"):
+        assert seen.done == [*RECORDED, "sync part", "rename part image", "sync quarantine",
+                             "rename jpg aside", "unlink aside", "sync store", *HELD]
+    else:
+        assert seen.done == [*RECORDED, "rename jpg image", "sync quarantine", "sync store",
+                             *HELD]
+
+
+def test_every_step_of_restoring_is_on_disk_before_the_next(box, monkeypatch):
+    ticket = box.take(b"a.jpg", box.put(b"a.jpg"))
+    seen = Recorder(box, monkeypatch)
+    box.restore(ticket, b"a.jpg")
+    begun = ["rename held restoring", "sync quarantine"]
+    ended = ["sync store", "rename restoring restored", "sync quarantine"]
+    if box.place.is_relative_to("/dev/shm"):
+        assert seen.done == [*begun, "sync image", "rename image jpg", "sync aside", "sync aside",
+                             "rename aside jpg", "sync store", "unlink image", *ended]
+    else:
+        assert seen.done == [*begun, "sync image", "rename image jpg", *ended]
+
+
+def test_a_copy_that_is_not_the_original_is_not_believed_and_the_image_stays(box, monkeypatch):
+    info = box.put(b"a.jpg")
+    if not box.place.is_relative_to("/dev/shm"):
+        return
+
+    def spoiled(source: int, target: int) -> int:
+        return os.write(target, b"x" * os.fstat(source).st_size)
+    monkeypatch.setattr(moving, "pour", spoiled)
+    with pytest.raises(FileChanged):
+        box.take(b"a.jpg", info)
+    assert (box.store / "a.jpg").read_bytes() == BAD
+    assert box.names() == {b"a.jpg"}
+    assert box.files() == set()
+
+
+def test_a_ticket_that_exists_already_is_never_written_over(box, monkeypatch):
+    ticket = box.take(b"a.jpg", box.put(b"a.jpg"))
+    (box.place / f"{ticket}.held").rename(box.place / f"{ticket}.taking")
+    before = (box.place / f"{ticket}.taking").read_bytes()
+    monkeypatch.setattr(records, "new_ticket", lambda: ticket)
+    monkeypatch.setattr(quarantine, "settle", lambda here: None)
+    info = box.put(b"b.jpg", b"another")
+    with pytest.raises(NotTaken, match="exists"):
+        box.take(b"b.jpg", info)
+    assert (box.place / f"{ticket}.taking").read_bytes() == before
+    assert box.names() == {b"b.jpg"}
 
 
 # --- killed

@@ -333,6 +333,28 @@ def disturb(site, fault):
     return aside
 
 
+@pytest.mark.may_skip("needs a mount of our own")
+def test_a_store_that_is_unmounted_between_two_runs_loses_nothing(site):
+    site.update()
+    with Namespace(f"mount -t tmpfs tmpfs {site.store}") as room:
+        def ran():
+            return site.run("rescan-store", "--json", wrap=room.wrap)
+        room.run(f"cd {site.store}; echo clean > a.jpg; echo clean > b.jpg")
+        assert ran().status == 0
+        before, coverage = verdicts(site), site.coverage()
+        room.run(f"mount --move {site.store} {site.root}/feed")
+        for _ in range(2):
+            ended = ran()
+            assert (ended.status, ended.err.count("\n")) == (1, 1)
+            assert "is it mounted" in ended.err
+            assert (verdicts(site), site.coverage()) == (before, coverage)
+            assert "is it mounted" in site.run("store-status").out
+        room.run(f"mount --move {site.root}/feed {site.store}")
+        after = ran()
+        assert (after.status, one_store(after.json)["current"], after.json["canary"]) == (
+            0, 2, None)
+
+
 def test_a_store_that_failed_does_not_stop_the_other(site):
     site.image("bad.jpg", BAD)
     site.update()
@@ -427,6 +449,36 @@ def test_the_time_limit_leaves_the_rest_to_the_next_run(site):
     second = one_store(site.rescan("--time-limit", "4h")[1])
     assert (second["left"], second["clean"]) == (0, 100)
     assert second["full"] == 100 - min(first["full"], 50)
+
+
+def test_what_was_never_checked_comes_first_and_then_the_oldest(site):
+    for name in ("a.jpg", "b.jpg", "c.jpg", "m1.jpg", "m2.jpg"):
+        site.image(name)
+    os.truncate(site.image("m0.jpg"), 90 * 2**20)  # the engine dwells here
+    site.settings["rescan"] = {"in_flight": 1}
+    site.write_config()
+    site.update()
+    site.rescan()
+    ages = {b"c.jpg": 90, b"m2.jpg": 80, b"m0.jpg": 70}  # the rest: just now
+    with closing(sqlite3.connect(f"{site.state}/ledger.sqlite")) as ledger:
+        for key, days in ages.items():
+            ledger.execute("UPDATE images SET checked = checked - 86400 * ? WHERE key = ?",
+                           (days, key))
+        ledger.commit()
+    site.image("z new.jpg")
+    site.feed(body_signature("Test.Bad", BAD) + body_signature("Test.Later", LATER))
+    site.update()
+    with started(site.command("rescan-store", "--json")) as job:
+        wait_until(lambda: f"{site.store}/m0.jpg" in opened_by(job.pid))
+        job.terminate()
+        out, _ = job.communicate(timeout=60)
+    done = {row[0] for row in verdicts(site) if row[4] == 2}
+    assert done - {b"m0.jpg"} == {b"z new.jpg", b"c.jpg", b"m2.jpg"}
+    store = one_store(json.loads(out))
+    assert (store["clean_current"], store["clean_older"]) == (len(done), 7 - len(done))
+    assert store["oldest_check"] == site.coverage()["oldest_check"]
+    status, result = site.rescan()
+    assert (status, one_store(result)["full"], one_store(result)["left"]) == (0, 7 - len(done), 0)
 
 
 def slow(site):
@@ -554,6 +606,7 @@ def test_a_stopped_rescan_keeps_its_verdicts_and_takes_its_engine_along(site, nu
     assert result["outcome"] == "failed"
     assert 64 <= one_store(result)["clean"] < 116
     assert one_store(result)["left"] == 116 - one_store(result)["clean"]
+    assert one_store(result)["never"] == one_store(result)["left"]
     wait_until(lambda: not any(map(lives, children)), 10)
     assert booked(site) >= one_store(result)["clean"]
     jobs = site.run("store-status", "--json").json["jobs"]
@@ -563,6 +616,55 @@ def test_a_stopped_rescan_keeps_its_verdicts_and_takes_its_engine_along(site, nu
     status, after = site.rescan()
     assert (status, one_store(after)["clean"]) == (0, 100)
     assert one_store(after)["full"] <= 36
+
+
+def test_a_rescan_that_is_stopped_in_its_walk_tells_what_is_known_of_what_it_walked(site):
+    both(site)
+    (site.root / "other").mkdir()
+    site.config.write_text(
+        site.config.read_text() + f'[[store]]\nname = "other"\npath = "{site.root}/other"\n')
+    checkout = Path(__file__).resolve().parents[1]
+    ended = subprocess.run(
+        [checkout / ".venv/bin/python3", "-I", "-c", STOPPED_AT, checkout / "bin/rescan-store",
+         checkout, site.root / "other", "--json", "--config", site.config],
+        capture_output=True, check=False, timeout=60, cwd="/")
+    result = json.loads(ended.stdout)
+    assert (ended.returncode, result["outcome"]) == (143, "failed"), ended.stderr
+    store = one_store(result)
+    assert (store["clean"], store["infected"], store["clean_current"]) == (1, 1, 1)
+    assert len(result["stores"]) == 1
+
+
+# Runs the script at argv[1], which is told to stop when it opens the directory argv[3].
+STOPPED_AT = """
+import os, runpy, signal, sys
+script, checkout, place = sys.argv[1:4]
+sys.path.insert(0, checkout)
+def hook(event, args):
+    if event == "open" and args[0] == place:
+        os.kill(os.getpid(), signal.SIGTERM)
+sys.argv = [script, *sys.argv[4:]]
+sys.addaudithook(hook)
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def test_after_a_killed_rescan_the_next_one_asks_only_about_what_was_not_booked(site):
+    for one in range(200):
+        site.image(f"{one:03}.jpg", b"%d" % one)
+    slow(site)
+    site.update()
+    with started(site.command("rescan-store")) as job:
+        wait_until(lambda: booked(site) >= 128)
+        job.kill()
+        job.wait()
+    before = booked(site)
+    assert 128 <= before < 216
+    for path in site.store.glob("z*"):
+        path.unlink()
+    status, result = site.rescan()
+    assert (status, one_store(result)["clean"], one_store(result)["left"]) == (0, 200, 0)
+    assert one_store(result)["full"] == 200 - min(before, 200)
 
 
 def test_an_engine_that_is_killed_in_the_middle_costs_only_what_it_was_asked(site):

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import tempfile
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -194,6 +195,23 @@ def test_the_brake_holds_until_it_is_released(site):
     assert (ended.status, in_store(site)) == (4, [])
 
 
+def test_a_signature_that_matches_everything_is_stopped_over_several_runs_too(site):
+    for number in range(8):
+        site.image(f"{number}.jpg", b"clean enough %d" % number)
+    site.feed(body_signature("Test.All", b"clean"))
+    site.update()
+    site.settings["rescan"] = {"action": "quarantine", "quarantine_limit": 5}
+    site.write_config()
+    taken = []
+    for names in ((0, 1), (2, 3), (4, 5), (6,)):  # no run of these reaches the limit by itself
+        result = site.rescan(*(site.store / f"{number}.jpg" for number in names))[1]
+        taken.append([one["action"] for one in result["infected"]])
+    assert taken == [["quarantined"] * 2, ["quarantined"] * 2, ["quarantined", "brake"], ["brake"]]
+    status, result = site.rescan()
+    assert (status, list(actions(result).values())) == (4, ["brake"] * 3)
+    assert (len(held(site)), len(in_store(site))) == (5, 3)
+
+
 def test_over_quarantine_max_images_are_only_reported(bad):
     bad.settings["rescan"] = {"action": "quarantine", "quarantine_max": f"{len(BAD) + 5}"}
     bad.write_config()
@@ -203,6 +221,53 @@ def test_over_quarantine_max_images_are_only_reported(bad):
         assert sorted(actions(result).values()) == ["quarantined"] * taken + ["reported"]
         assert "quarantine_max" in result["undone"][0]["reason"]
     assert len(in_store(bad)) == 2
+
+
+def test_a_quarantine_on_another_file_system_gets_a_copy_and_gives_back_the_same(bad):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        bad.write_config(store={"quarantine": f"{other}/q"})
+        (bad.store / "b.jpg").chmod(0o640)
+        os.utime(bad.store / "b.jpg", ns=(10**18, 10**18 + 5))
+        status, result = bad.rescan(*TAKE)
+        tickets = {one["path"]: one["ticket"] for one in result["infected"]}
+        assert (status, in_store(bad)) == (4, ["a.jpg"])
+        assert {path.stat().st_mode & 0o777 for path in Path(other, "q").glob("*.image")} == {0}
+        one = bad.run("quarantine", "show", tickets["b.jpg"], "--json").json["tickets"][0]
+        assert (one["copied"], one["mode"]) == (True, "0640")
+        assert bad.run("quarantine", "restore", "--force", *tickets.values()).status == 0
+        assert list(Path(other, "q").glob("*.image")) == []
+    after = (bad.store / "b.jpg").stat()
+    assert (after.st_mode & 0o777, after.st_mtime_ns) == (0o640, 10**18 + 5)
+    assert (bad.store / "b.jpg").read_bytes() == BAD
+    assert in_store(bad) == ["a.jpg", "b.jpg", "sub/c.jpg"]
+
+
+def test_a_full_quarantine_ends_the_run_in_one_line_and_the_next_one_takes(bad):
+    place = bad.root / "kept"
+    place.mkdir(mode=0o700)
+    bad.write_config(store={"quarantine": str(place)})
+    with Namespace(f"mount -t tmpfs -o mode=700,size=64k tmpfs {place}") as disk:
+        disk.run(f"dd if=/dev/zero of={place}/filler bs=4k 2>&- || :")
+        ended = bad.run("rescan-store", "--json", *TAKE, wrap=disk.wrap)
+        assert (ended.status, ended.json["outcome"]) == (1, "failed")
+        assert str(place) in ended.json["error"]
+        assert "Traceback" not in ended.err
+        assert in_store(bad) == ["a.jpg", "b.jpg", "sub/c.jpg"]
+        assert bad.coverage()["infected"] == 2
+        disk.run(f"rm {place}/filler")
+        ended = bad.run("rescan-store", "--json", *TAKE, wrap=disk.wrap)
+        assert (ended.status, set(actions(ended.json).values())) == (4, {"quarantined"})
+    assert in_store(bad) == ["a.jpg"]
+
+
+def test_a_signature_that_an_admin_ignores_takes_nothing_any_more_and_its_images_come_back(bad):
+    tickets = [one["ticket"] for one in bad.rescan(*TAKE)[1]["infected"]]
+    (bad.databases / "local.ign2").write_text("Test.Bad\n")
+    assert bad.update()["changed"]
+    ended = bad.run("quarantine", "restore", *tickets)
+    assert (ended.status, ended.err) == (0, "")
+    status, result = bad.rescan(*TAKE)
+    assert (status, result["infected"], result["stores"][0]["clean"]) == (0, [], 3)
 
 
 def test_an_image_with_another_name_stays_and_the_reason_is_told(bad):

@@ -20,28 +20,35 @@ from maintenance.errors import EngineError
 from maintenance.programs import Child, How, Limits
 from maintenance.text import show
 
+INSIDE = 400 * 2**20  # bytes of an image and all that is unpacked from it
 LOADING = 600.0  # seconds that loading all definitions may take on a slow host
 # Measured with clamd 1.4: the official databases, packed, take 5.1 times their size in memory,
 # files of hashes and bodies up to 1.5 times, and an empty engine 17 MB.
 EMPTY, PACKED, PLAIN = 17 * 2**20, 5.1, 1.5
 _BLAME = re.compile(r"(?:error loading database|Can't load|Malformed database|loading"
-                    r" database) \S*?/?([^/\s]+\.[a-z0-9]+)", re.IGNORECASE)
+                    r" database) (?:\S*/)?([^/\s]+\.[a-z0-9]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class ScanOptions:
     """What decides how an image is scanned; part of a generation."""
 
-    max_file_size: int  # bytes
+    max_file_size: int  # bytes; larger images are not asked about
     timeout: float  # seconds for one image
 
     def text(self) -> str:
-        """Return the part of clamd.conf that can change a verdict."""
+        """Return the part of clamd.conf that can change a verdict.
+
+        How large an image may be is for those who ask to see to. What is inside of one
+        (an appended archive, say) clamd 1.4 cuts off at MaxFileSize, and no alert tells of
+        that; of what is over MaxScanSize one does. So both are the same.
+        """
+        whole = max(self.max_file_size, INSIDE)
         return clamd_conf.write({
-            "MaxFileSize": self.max_file_size,
-            "MaxScanSize": max(self.max_file_size, 400 * 2**20),
+            "MaxFileSize": whole,
+            "MaxScanSize": whole,
             "StreamMaxLength": self.max_file_size,
-            "PCREMaxFileSize": self.max_file_size,
+            "PCREMaxFileSize": whole,
             "MaxScanTime": int(self.timeout * 1000),
             "AlertExceedsMax": "yes",
             "DetectPUA": "no",

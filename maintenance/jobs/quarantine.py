@@ -134,7 +134,10 @@ def _prepare(context: Context) -> None:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("list", "show", *CHANGING))
+    parser.add_argument("action", choices=("list", "show", *CHANGING),
+                        help="list what is held and which brakes are on; show all that is known"
+                             " of tickets; restore them to where they were; delete them for good;"
+                             " release the brake of a store, or of all")
     parser.add_argument("tickets", nargs="*", metavar="TICKET", help="for show, restore, delete")
     parser.add_argument("--store", metavar="NAME", help="only this store's")
     parser.add_argument("--to", metavar="DIR", help="restore into this directory")

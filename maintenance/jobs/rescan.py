@@ -150,15 +150,18 @@ def _time_limit(context: Context) -> float:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="*", metavar="PATH",
-                        help="only these files and trees, inside a store or not")
+                        help="only these files and trees, inside a store or not; - reads names"
+                             " that end with NUL from stdin (find -print0)")
     parser.add_argument("--store", metavar="NAME", help="only this store")
     parser.add_argument("--full", action="store_true", help="also what is already current")
     parser.add_argument("--time-limit", type=duration, metavar="4h",
                         help="stop in good order after this time; the next run goes on")
     parser.add_argument("--action", choices=("report", "quarantine"),
-                        help="what to do with an infected image")
+                        help="leave infected images where they are, or take them out of the"
+                             " store; default: rescan.action")
     parser.add_argument("--accept-missing", action="store_true",
-                        help="believe it when a store lost most of its images")
+                        help="believe it when a store lost most of its images; with --store,"
+                             " only of that one")
 
 
 def _prepare(context: Context) -> None:

@@ -117,7 +117,7 @@ class Intake:
         return sum(entry.record is not None and entry.record.taken > since
                    and (entry.record.store, entry.record.signature)
                    == (finding.store, finding.signature)
-                   for entry in self.quarantine.entries())
+                   for entry in self.quarantine.entries(since))
 
 
 def _read(quarantine: Quarantine) -> dict[str, Brake] | None:

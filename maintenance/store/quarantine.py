@@ -119,9 +119,9 @@ class Quarantine:
                     raise
                 raise NotTaken(error.strerror or str(error)) from None
 
-    def entries(self) -> Iterator[records.Entry]:
-        """Yield every ticket, those of files that are gone and damaged ones included."""
-        return records.entries(self.fd)
+    def entries(self, since: float = 0.0) -> Iterator[records.Entry]:
+        """Yield every ticket made since, those of files that are gone and damaged ones included."""
+        return records.entries(self.fd, since)
 
     def held(self) -> Iterator[Held]:
         """Yield what is here, oldest first; also what a killed run had just taken."""

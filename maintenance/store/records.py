@@ -106,11 +106,19 @@ def new_ticket() -> str:
     return f"{time.time_ns():020d}-{secrets.token_hex(4)}"
 
 
-def entries(directory: int) -> Iterator[Entry]:
-    """Yield every ticket, oldest first; a damaged record hides no other."""
+def made(ticket: str) -> float:
+    """Return when a ticket was made, as epoch seconds: its record was written right after."""
+    return int(ticket[:20]) / 1e9
+
+
+def entries(directory: int, since: float = 0.0) -> Iterator[Entry]:
+    """Yield every ticket made after ``since`` (epoch), oldest first.
+
+    A damaged record hides no other.
+    """
     for name in sorted(os.listdir(directory)):
         ticket, _, state = name.partition(".")
-        if TICKET.fullmatch(ticket) and state in set(State):
+        if TICKET.fullmatch(ticket) and state in set(State) and made(ticket) >= since:
             entry = _read(directory, ticket, State(state))
             if entry is not None:
                 yield entry

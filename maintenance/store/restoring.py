@@ -109,6 +109,7 @@ def _move(here: int, entry: Entry, fd: int, target: int, name: bytes) -> list[st
         raise QuarantineError(f"{entry.ticket}: its record is damaged")
     try:
         notes = _dress(fd, entry.record)
+        os.fsync(fd)
         rename_new(here, entry.image, target, name)
     except OSError as error:
         if error.errno != errno.EXDEV:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from maintenance.store.identity import DRAFT
 from maintenance.store.moving import look, put_back, reopened
-from maintenance.store.records import Entry, Record, State, discard, entries, turn
+from maintenance.store.records import Entry, Record, State, discard, entries, made, turn
 from maintenance.times import DAY
 
 
@@ -40,7 +40,7 @@ def settle_one(here: int, entry: Entry) -> None:
     else:
         if entry.state is State.DELETED:
             discard(here, entry.image)
-        if time.time() - int(entry.ticket[:20]) / 1e9 > DAY:  # the brake counts it no more
+        if time.time() - made(entry.ticket) > DAY:  # the brake counts it no more
             discard(here, entry.file)
 
 
