@@ -87,8 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=_positive, default=3, metavar="N")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--tiny", action="store_true",
-                       help="files of a few bytes, and instead of scanning them the walk and the"
-                       " ledger; for --images 1000000")
+                       help="small files, and instead of scanning them the walk and the ledger;"
+                       " for --images 1000000")
     other.add_argument("--uploads", action="store_true",
                        help="instead: what uploads wait beside a rescan")
     parser.add_argument("--samples", type=_positive, default=200, metavar="N",

@@ -1,12 +1,13 @@
 """The walk and the ledger at scale: a run that finds nothing new against find."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from maintenance.errors import ImagewardenError
 from maintenance.ledger.ledger import Ledger
-from maintenance.ledger.rows import Asked
+from maintenance.ledger.rows import Asked, Need
 from maintenance.verdict import CLEAN
 from tests.benchmarks.host import STORE, Host
 from tests.benchmarks.scanning import IN_FLIGHT, find
@@ -55,7 +56,7 @@ def book(host: Host) -> None:
         assert generation is not None, "the first walk has met one"
         images = ledger.images(STORE)
         page: list[Asked] = []
-        for row in images.in_order():
+        for row in images.due(Need(generation.number, time.time())):
             page.append(Asked(row.key, row.stamp, CLEAN))
             if len(page) == PAGE:
                 images.record_answers(page, generation.number)

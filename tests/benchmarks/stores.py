@@ -21,6 +21,7 @@ JPEG_DENSITY, PNG_DENSITY = 0.17, 1.3
 # Sizes follow a log-normal distribution: with a mean of 67 kB half of them are below 37 kB, one in
 # ten is above 150 kB, and the largest have some MB.
 SPREAD, LARGEST = 1.1, 60.0
+TINY = 1000  # bytes, at most
 
 
 def make(store: Path, count: int, total: int) -> list[Planted]:
@@ -44,7 +45,7 @@ def make(store: Path, count: int, total: int) -> list[Planted]:
 
 
 def make_tiny(store: Path, count: int) -> None:
-    """Make ``count`` files of a few bytes, no two alike."""
+    """Make ``count`` small files; they are holes, so that they take no room and are soon gone."""
     made = set()
     for number in range(count):
         path = f"{store}/{place(number, 'jpg')}"
@@ -53,7 +54,7 @@ def make_tiny(store: Path, count: int) -> None:
             os.makedirs(directory)
             made.add(directory)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        os.write(fd, b"%d\n" % number)
+        os.ftruncate(fd, 1 + number % TINY)
         os.close(fd)
 
 
