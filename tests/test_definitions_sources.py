@@ -103,8 +103,8 @@ def test_a_change_beside_a_failure_counts_and_the_failure_is_said(site):
         assert definitions(site, status=1)["freshclam"]["outcome"] == "failed", "and so it stays"
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>not for you</html>"])
-@pytest.mark.parametrize(("status", "hours"), [(403, 24), (429, 4)])
+@pytest.mark.parametrize(("status", "hours", "body"), [
+    (403, 24, b""), (429, 4, b"<html>not for you</html>")])
 def test_a_source_that_refuses_us_is_a_cool_down_with_its_end(site, status, hours, body):
     with serving() as mirror:
         custom(site, f"{mirror.url}/test.ndb")
@@ -484,7 +484,7 @@ class TestOfficial:
         assert versions(definitions(site))["daily"] == (1, 3)
 
     def test_a_container_of_somebody_else_is_not_pruned(self, site, mirrored):
-        shutil.copy(SIGNED / "test-2.cvd", site.databases / "extra.cvd")
+        shutil.copyfile(SIGNED / "test-2.cvd", site.databases / "extra.cvd")
         result = definitions(site)
         assert versions(result)["extra"] == (None, 2)
         assert (site.databases / "extra.cvd").exists()
@@ -521,7 +521,7 @@ class TestOfficial:
     @pytest.mark.parametrize(("packed", "unpacked_one", "stale"), [
         (1, 3, "daily.cvd"), (3, 1, "daily.cld"), (3, 3, "daily.cld")])
     def test_a_second_one_of_a_name_is_noticed(self, site, mirrored, packed, unpacked_one, stale):
-        shutil.copy(SIGNED / f"test-{packed}.cvd", site.databases / "daily.cvd")
+        shutil.copyfile(SIGNED / f"test-{packed}.cvd", site.databases / "daily.cvd")
         (site.databases / "daily.cld").write_bytes(unpacked(unpacked_one))
         ended = site.run("update-definitions", "--no-rescan", "--json")
         assert (ended.status, ended.err.count("\n")) == (1, 1), ended

@@ -133,14 +133,14 @@ def test_an_engine_that_is_older_than_the_disk_is_not_believed_whatever_it_finds
     site.settings["definitions"] = {"official": False}
     site.write_config()
     site.run("update-definitions", "--no-rescan")
-    shutil.copy(SIGNED / "test-1.cvd", site.databases / "daily.cvd")
+    shutil.copyfile(SIGNED / "test-1.cvd", site.databases / "daily.cvd")
     later = site.root / "later"
     later.mkdir()
-    shutil.copy(SIGNED / "test-3.cvd", later / "daily.cvd")
+    shutil.copyfile(SIGNED / "test-3.cvd", later / "daily.cvd")
     canary = Canary.hatch(snapshot(later))
     (site.databases / CANARY).write_text(canary.line)
     with site.clamd():
-        shutil.copy(later / "daily.cvd", site.databases)
+        shutil.copyfile(later / "daily.cvd", site.databases / "daily.cvd")
         engine, disk = connect(str(site.socket)), snapshot(site.databases)
         assert canary.stands_for(disk)
         assert canary.found_by(engine.clamd)
