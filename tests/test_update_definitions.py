@@ -16,7 +16,17 @@ import pytest
 from maintenance.clamav import freshclam
 from maintenance.clamav.sources import Sources
 from maintenance.errors import ToolError
-from tests.feeds import MORE, content, custom, definitions, told
+from tests.feeds import (
+    MORE,
+    SIGNED,
+    content,
+    custom,
+    definitions,
+    needs_signed,
+    not_shipped,
+    official,
+    told,
+)
 from tests.mirror import serving
 from tests.processes import (
     Namespace,
@@ -529,4 +539,52 @@ def test_killed_at_every_file_operation_the_next_run_comes_to_the_same(site, tmp
         assert one["status"] == 0, one
         assert one["result"]["generation"] == 2, one["where"]
         assert one["result"]["databases"][0]["signatures"] == 2, one["where"]
-        assert not [name for name in one["left"] if "/tmp." in name or name.endswith(".new")], one
+        assert not [name for name in one["left"] if "/tmp." in name or name.endswith(".new")
+                    or "/.imagewarden" in name], one
+
+
+@not_shipped
+@needs_signed
+@pytest.mark.parametrize("calls", [
+    "rename", pytest.param("mkdir,rename,unlink,rmdir,chmod", marks=pytest.mark.long)])
+def test_a_freshclam_killed_at_every_step_damages_nothing_and_the_next_run_completes(site, calls):
+    """Each of its processes dies at its Nth of these calls, for every N."""
+    real, when = site.root / "freshclam.real", site.root / "when"
+    shutil.copy("/usr/bin/freshclam", real)
+    wrapper = site.root / "wrapper"
+    wrapper.write_text(
+        f"#!/bin/sh\nread n <{when}\nexec strace -f -qq -o /dev/null -e trace={calls}"
+        f" -e inject={calls}:signal=KILL:when=$n {real} \"$@\"\n")
+    wrapper.chmod(0o755)
+    old, new = ({"daily.cvd": (SIGNED / f"test-{at}.cvd").read_bytes(), "test.ndb": text.encode()}
+                for at, text in ((1, body_signature("Test.Old", BAD)), (4, MORE)))
+    with serving() as mirror, Namespace(f"mount --bind {wrapper} /usr/bin/freshclam") as room:
+        official(site, mirror, "ExcludeDatabase main", "Bytecode no",
+                 custom_urls=[f"{mirror.url}/test.ndb"])
+
+        def offer(version, files):
+            mirror.publish(SIGNED, "daily", version)
+            mirror.files["/test.ndb"] = files["test.ndb"]
+
+        def ran():
+            return site.run("update-definitions", "--no-rescan", "--json", wrap=room.wrap)
+
+        seen, step, status = set(), 0, 137
+        while status == 137:
+            step += 1
+            shutil.rmtree(site.state, ignore_errors=True)
+            for number, (version, files) in ((9999, (1, old)), (step, (4, new))):
+                when.write_text(f"{number}\n")
+                offer(version, files)
+                ended = ran()
+                status = ended.json["freshclam"]["status"]
+            left = content(site.databases)
+            for name, known in left.items():
+                assert known in {old[name], new[name]}, (step, name)
+            seen.add(tuple(left[name] == new[name] for name in sorted(old)))
+            assert ended.json["changed"] == (left != old)
+            when.write_text("9999\n")
+            assert ran().status == 0
+            assert content(site.databases) == new
+        assert step > 4
+        assert seen == {(False, False), (True, False), (True, True)}
