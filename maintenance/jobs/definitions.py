@@ -17,7 +17,7 @@ from maintenance.ledger.generations import Generation
 from maintenance.shell.job import Context, Job
 from maintenance.shell.options import duration
 from maintenance.text import show
-from maintenance.times import DAY
+from maintenance.times import DAY, iso
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,8 @@ def _mind_age(context: Context, definitions: Definitions, generation: Generation
     age = time.time() - (generation.checked if built is None else built)
     if age <= context.config.definitions.fail_age:
         return
-    old = f"the definitions are {age / DAY:.1f} days old"
+    old = (f"the definitions are {age / DAY:.1f} days old"
+           f" ({'checked' if built is None else 'built'} {iso(time.time() - age)})")
     if report.freshclam.outcome == "cool-down":
         context.trouble(f"the mirror refuses us and {old}")
     elif built is not None:
@@ -124,13 +125,16 @@ def _foretell(context: Context, report: DefinitionsReport) -> DefinitionsReport:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-rescan", action="store_true", help="do not start a rescan")
+    parser.add_argument("--no-rescan", action="store_true",
+                        help="do not start a rescan, whatever changed")
     parser.add_argument("--wait", action="store_true",
-                        help="run the rescan in the foreground; its status becomes ours")
+                        help="rescan in any case, and wait for it: its status becomes ours")
     parser.add_argument("--jitter", type=duration, default=0.0, metavar="30m",
-                        help="sleep a random part of this time first")
+                        help="sleep a random part of this time first, so that a fleet does"
+                             " not ask the mirror in the same minute")
 
 
 JOB = Job(script="update-definitions", name="definitions", run=update, prepare=prepare,
           options=_options, sections=("store", "clamav", "definitions"), changes=True,
-          purpose="Fetch new definitions, know what changed, and rescan when something did.")
+          purpose="Run freshclam, find out by content what changed, have clamd reload it and"
+                  " prove that it did, and start a rescan when the stores have not met it.")

@@ -59,8 +59,9 @@ class DefinitionsReport:
             before = f"{one['from']} -> " if one["from"] not in {None, one["to"]} else ""
             version = "" if one["to"] is None else f" version {before}{one['to']}"
             yield f"{one['name']}:{version} {one['signatures']} signatures"
-        yield (f"generation {self.generation}{' (new)' if self.changed else ''},"
-               f" engine {self.engine}")
+        if self.generation is not None:
+            yield (f"generation {self.generation}{' (new)' if self.changed else ''},"
+                   f" engine {self.engine}")
         if isinstance(self.rescan, str):
             yield f"rescan: {self.rescan}"
         else:

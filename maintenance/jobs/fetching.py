@@ -116,7 +116,9 @@ def explain(fetched: Freshclam) -> str:
     status = fetched.status or 0
     meaning = ("it was killed" if status > SIGNALLED else
                freshclam.STATUSES.get(status, "see its lines in the log"))
-    return f"freshclam failed with status {status}: {meaning}"
+    detail = freshclam.detail(fetched.last_lines)
+    return (f"freshclam failed with status {status}: {meaning}"
+            f"{f' ({detail})' if detail else ''}")
 
 
 def why_none(fetch: Fetch, fetched: Freshclam, error: str) -> str | None:
