@@ -552,3 +552,31 @@ def test_patches_make_a_cld_that_replaces_the_cvd(site):
     assert versions(patched) == {"test": (1, 4)}
     assert list(content(site.databases)) == ["test.cld"]
     assert mirror.asked.count("/test.cvd") == 1, "only its header"
+
+
+@not_shipped
+@needs_signed
+def test_signed_databases_may_come_as_files_and_what_went_back_is_said(site):
+    """A host without a network: somebody carries them there."""
+    custom(site, *(f"file://{site.root}/feed/{name}.cvd" for name in STANDARD),
+           fail_age="36500d")
+
+    def bring(name, version):
+        shutil.copyfile(SIGNED / f"test-{version}.cvd", site.root / f"feed/{name}.cvd")
+
+    for name in STANDARD:
+        bring(name, 1)
+    assert versions(definitions(site)) == dict.fromkeys(STANDARD, (None, 1))
+    bring("daily", 3)
+    assert versions(definitions(site))["daily"] == (1, 3)
+    with (site.root / "feed/main.cvd").open("r+b") as file:
+        file.seek(3000)
+        file.write(b"damage")
+    result = definitions(site, status=1)
+    assert (result["freshclam"]["status"], result["changed"]) == (8, False)
+    assert "main.cvd: Can't verify database integrity)" in result["error"]
+    bring("main", 1)
+    bring("daily", 1)
+    ended = site.run("update-definitions", "--no-rescan")
+    assert (ended.status, ended.err) == (
+        0, "update-definitions: daily went back from version 3 to 1\n")

@@ -93,7 +93,7 @@ def _book(context: Context, fetched: Fetch, definitions: Definitions, known: Gen
     elif tried and told.outcome == "changed" and told.status:
         report.notices.append(explain(told))
     _mind_age(context, definitions, generation, report)
-    _mind_doubles(context, definitions)
+    _mind_versions(context, definitions, report)
 
 
 def _mind_age(context: Context, definitions: Definitions, generation: Generation,
@@ -111,10 +111,15 @@ def _mind_age(context: Context, definitions: Definitions, generation: Generation
         report.notices.append(old)
 
 
-def _mind_doubles(context: Context, definitions: Definitions) -> None:
+def _mind_versions(context: Context, definitions: Definitions, report: DefinitionsReport) -> None:
+    """Say what lies there twice, and what a source of older versions has put back."""
     for stale, newer in definitions.content.doubles():
         context.trouble(f"{show(definitions.directory / stale.file)} (version {stale.version}) lies"
                         f" beside {show(newer.file)} (version {newer.version}): remove it")
+    for one in report.databases:
+        before, now = one["from"], one["to"]
+        if isinstance(before, int) and isinstance(now, int) and now < before:
+            report.notices.append(f"{one['name']} went back from version {before} to {now}")
 
 
 def _foretell(context: Context, report: DefinitionsReport) -> DefinitionsReport:
