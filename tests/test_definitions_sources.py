@@ -134,6 +134,18 @@ def test_a_source_that_refuses_us_is_a_cool_down_with_its_end(site, status, hour
     assert told(site)["definitions"]["databases"][0]["checked"] == checked, "nobody confirmed it"
 
 
+def test_a_change_beside_a_refusal_counts_and_the_refusal_is_said(site):
+    with serving() as mirror, serving() as other:
+        custom(site, f"{mirror.url}/test.ndb", f"{other.url}/more.ndb")
+        mirror.files["/test.ndb"] = MORE.encode()
+        other.refuse = 403
+        ended = site.run("update-definitions", "--no-rescan", "--json")
+        assert (ended.status, ended.json["freshclam"]["outcome"]) == (0, "changed")
+        assert ended.json["freshclam"]["until"] is not None
+        assert f"{other.url}/more.ndb refuses us until 20" in ended.err
+        assert definitions(site)["freshclam"]["outcome"] == "cool-down"
+
+
 def test_a_source_that_says_when_to_come_back_is_heard(site):
     with serving() as mirror:
         custom(site, f"{mirror.url}/test.ndb")

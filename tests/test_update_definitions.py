@@ -478,6 +478,27 @@ def test_what_a_machine_that_died_left_is_gone_after_the_next_run_and_nothing_el
     assert not list(site.databases.glob(".imagewarden*"))
 
 
+def test_while_somebody_else_works_there_nothing_is_cleared_up(site):
+    with serving() as mirror, serving() as other:
+        custom(site, f"{mirror.url}/test.ndb")
+        mirror.gate.clear()
+        other.gate.clear()
+        with started(site.command("update-definitions", "--no-rescan")) as job:
+            wait_until(lambda: mirror.asked)
+            ours = set(site.databases.glob("tmp.*"))
+            with freshclam_daemon(site, "-d", url=f"{other.url}/none.ndb"):
+                wait_until(lambda: other.asked)
+                theirs = set(site.databases.glob("tmp.*")) - ours
+                os.kill(*named(family(job.pid), "freshclam"), signal.SIGKILL)
+                assert job.wait(30) == 1
+                assert set(site.databases.glob("tmp.*")) == ours | theirs
+                assert theirs
+        mirror.gate.set()
+        mirror.files["/test.ndb"] = MORE.encode()
+        definitions(site)
+        assert not ours & set(site.databases.glob("tmp.*"))
+
+
 def test_a_freshclam_that_takes_too_long_is_ended_and_its_directory_goes(site, monkeypatch):
     monkeypatch.setattr(freshclam, "TIME_LIMIT", 1.0)
     site.databases.mkdir(parents=True)
