@@ -351,16 +351,27 @@ def test_what_comes_during_a_rescan_is_served_by_it_and_not_again(site):
     site.image("later.jpg", LATER)
     definitions(site)
     with started(site.command("rescan-store", "--json")) as rescan:
-        wait_until(lambda: engines(rescan.pid))
-        engine, = engines(rescan.pid)
-        os.kill(engine, signal.SIGSTOP)
-        site.feed(MORE)
+        first = held(rescan)
+        large_database(site)  # so that the next engine takes a moment to load
         ended = site.run("update-definitions", "--json")
         assert (ended.status, ended.json["rescan"], ended.json["generation"]) == (0, "running", 2)
-        os.kill(engine, signal.SIGCONT)
+        os.kill(first, signal.SIGCONT)
+        second = held(rescan, after=first)
+        site.feed(MORE)
+        ended = site.run("update-definitions", "--json")
+        assert (ended.status, ended.json["rescan"], ended.json["generation"]) == (0, "running", 3)
+        os.kill(second, signal.SIGCONT)
         result = json.loads(rescan.communicate(timeout=60)[0])
-    assert (result["definitions"]["generation"], result["infected_total"]) == (2, 1)
+    assert (result["definitions"]["generation"], result["infected_total"]) == (3, 1)
     assert site.run("update-definitions", "--json").json["rescan"] == "not needed"
+
+
+def held(rescan, after=None):
+    """The rescan's engine, stopped; ``after``: the next one."""
+    wait_until(lambda: set(engines(rescan.pid)) - {after})
+    engine, = set(engines(rescan.pid)) - {after}
+    os.kill(engine, signal.SIGSTOP)
+    return engine
 
 
 def test_what_comes_after_the_last_look_of_a_rescan_is_served_by_the_next_at_once(site):
@@ -511,13 +522,17 @@ def test_a_freshclam_that_takes_too_long_is_ended_and_its_directory_goes(site, m
     assert [path.name for path in site.databases.iterdir()] == ["freshclam.dat"]
 
 
+def large_database(site):
+    (site.databases / "large.hdb").write_text("".join(
+        f"{number:032x}:{number + 1}:Test.Large.{number}\n" for number in range(200_000)))
+
+
 @contextmanager
 def waiting_for_a_rescan(site):
     """A run with --wait whose rescan is held in the middle of its work; and all its children."""
     site.image("a.jpg")
     definitions(site)
-    (site.databases / "large.hdb").write_text("".join(
-        f"{number:032x}:{number + 1}:Test.Large.{number}\n" for number in range(200_000)))
+    large_database(site)
     with started(site.command("update-definitions", "--wait", "--json")) as job:
         wait_until(lambda: engines(job.pid))
         children = family(job.pid)

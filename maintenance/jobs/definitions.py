@@ -93,7 +93,7 @@ def _book(context: Context, fetched: Fetch, definitions: Definitions, known: Gen
     elif tried and told.outcome == "changed" and told.status:
         report.notices.append(explain(told))
     _mind_age(context, definitions, generation, report)
-    _mind_versions(context, definitions, report)
+    _mind_versions(definitions, report)
 
 
 def _mind_age(context: Context, definitions: Definitions, generation: Generation,
@@ -111,11 +111,12 @@ def _mind_age(context: Context, definitions: Definitions, generation: Generation
         report.notices.append(old)
 
 
-def _mind_versions(context: Context, definitions: Definitions, report: DefinitionsReport) -> None:
+def _mind_versions(definitions: Definitions, report: DefinitionsReport) -> None:
     """Say what lies there twice, and what a source of older versions has put back."""
     for stale, newer in definitions.content.doubles():
-        context.trouble(f"{show(definitions.directory / stale.file)} (version {stale.version}) lies"
-                        f" beside {show(newer.file)} (version {newer.version}): remove it")
+        report.notices.append(
+            f"{show(definitions.directory / stale.file)} (version {stale.version}) lies beside"
+            f" {show(newer.file)} (version {newer.version}): remove it")
     for one in report.databases:
         before, now = one["from"], one["to"]
         if isinstance(before, int) and isinstance(now, int) and now < before:

@@ -49,7 +49,7 @@ class DefinitionsReport:
                 "databases": self.databases,
                 "freshclam": {"outcome": fetched.outcome, "status": fetched.status,
                               "until": iso(fetched.until), "last_lines": fetched.last_lines},
-                "engine": self.engine, "rescan": self.rescan}
+                "engine": self.engine, "rescan": self.rescan, "notices": list(self.alerts())}
 
     def summary(self) -> Iterator[str]:
         """Yield what an admin wants to know first."""
