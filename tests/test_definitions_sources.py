@@ -520,6 +520,8 @@ class TestOfficial:
             mirrored.asked.clear()
             assert definitions(site)["freshclam"]["outcome"] == "cool-down"
             assert (cooled(site.databases), other.asked, mirrored.asked) == (until, asked, [])
+            assert f"not asked during the cool-down: {other.url}/test.ndb" in (
+                site.root / "logs/definitions.log").read_text()
             end_cool_down(site.databases)
             assert versions(definitions(site))["daily"] == (1, 3)
 

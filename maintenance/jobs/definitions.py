@@ -10,7 +10,7 @@ from maintenance.clamav.caretaker import Caretaker
 from maintenance.errors import ImagewardenError
 from maintenance.jobs.definitions_report import DefinitionsReport
 from maintenance.jobs.engine_proof import prove
-from maintenance.jobs.fetching import Fetch, explain, fetch, judge, owner_of, why_none
+from maintenance.jobs.fetching import Fetch, fetch, owner_of, why_none
 from maintenance.jobs.generation import Definitions, directory_of, on_disk, verify
 from maintenance.jobs.next_rescan import NextRescan
 from maintenance.ledger.generations import Generation
@@ -82,16 +82,16 @@ def _book(context: Context, fetched: Fetch, definitions: Definitions, known: Gen
     told = report.freshclam
     tried = not fetched.daemon and not fetched.failures
     if tried:
-        judge(told, differs=definitions.differ_from(known))
+        told.judge(differs=definitions.differ_from(known))
     confirmed = told.until is None and not told.stopped and (fetched.daemon or told.status == 0)
     generation = definitions.met(context.ledger, confirmed=confirmed)
     report.generation = generation.number
     report.changed = known is None or known.fingerprint != definitions.fingerprint
     report.databases = definitions.changes_since(known)
     if tried and told.outcome == "failed":
-        context.trouble(explain(told))
+        context.trouble(told.explained())
     elif tried and told.outcome == "changed" and told.status:
-        report.notices.append(explain(told))
+        report.notices.append(told.explained())
     _mind_age(context, definitions, generation, report)
     _mind_versions(definitions, report)
 
