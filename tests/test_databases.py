@@ -269,6 +269,31 @@ def test_what_is_no_header_is_refused_with_name_and_repair(tmp_path, head):
         snapshot(tmp_path)
 
 
+@pytest.mark.parametrize(("files", "built"), [
+    ({"daily.cvd": 20, "main.cvd": 10, "bytecode.cvd": 30}, 20), ({"main.cvd": 10}, 10),
+    ({"main.cvd": 10, "bytecode.cvd": 30}, 30), ({"daily.cvd": 20, "daily.cld": 25}, 25),
+    ({}, None)])
+def test_their_age_is_that_of_daily_where_there_is_one(tmp_path, files, built):
+    (tmp_path / "own.ndb").write_text("Own")
+    for name, stime in files.items():
+        (tmp_path / name).write_bytes(cvd(stime=str(stime)))
+    assert snapshot(tmp_path).built == built
+
+
+@pytest.mark.parametrize(("files", "stale"), [
+    ({"daily.cvd": "1", "daily.cld": "2"}, "daily.cvd"),
+    ({"daily.cvd": "2", "daily.cld": "1"}, "daily.cld"),
+    ({"daily.cvd": "2", "daily.cld": "2"}, "daily.cld"),
+    ({"daily.cvd": "1", "main.cld": "1"}, None)])
+def test_of_two_with_one_name_the_older_is_stale_and_of_equals_the_one_freshclam_passes_over(
+        tmp_path, files, stale):
+    (tmp_path / "daily.ndb").write_text("Own")
+    for name, version in files.items():
+        (tmp_path / name).write_bytes(cvd(version=version))
+    found = [(old.file, new.file) for old, new in snapshot(tmp_path).doubles()]
+    assert found == ([] if stale is None else [(stale, *set(files) - {stale})])
+
+
 def test_a_configured_directory_counts_before_any_other(tmp_path):
     assert directory(tmp_path, Path("/own")) == tmp_path
     assert directory(None, Path("/own")) in {Path("/own"), Path("/var/lib/clamav")}

@@ -62,8 +62,11 @@ def refused(mirror):
 
 
 @pytest.mark.parametrize(("fault", "status", "words"), [
-    (gone, 11, "a download failed"), (cut, 5, "no connection"), (empty, 6, "an empty file came"),
-    (malformed, 8, "failed its test"), (refused, 11, "a download failed")])
+    (gone, 11, "a download failed ({}: file not found)"),
+    (cut, 5, "no connection, or no disk space ({}: Transferred a partial file)"),
+    (empty, 6, "an empty file came ({})"),
+    (malformed, 8, "a new database failed its test ({}: Malformed database)"),
+    (refused, 11, "a download failed ({})")])
 def test_a_source_that_fails_is_named_by_its_status_and_leaves_everything_as_it_was(
         site, fault, status, words):
     with serving() as mirror:
@@ -74,7 +77,8 @@ def test_a_source_that_fails_is_named_by_its_status_and_leaves_everything_as_it_
         fault(mirror)
         ended = site.run("update-definitions", "--no-rescan", "--json")
         assert (ended.status, ended.err.count("\n")) == (1, 1), ended
-        assert words in ended.err
+        assert ended.json["error"] == (f"freshclam failed with status {status}: "
+                                       + words.format(f"{mirror.url}/test.ndb"))
         assert ended.json["freshclam"]["outcome"] == "failed"
         assert ended.json["freshclam"]["status"] == status
         assert (ended.json["changed"], ended.json["generation"]) == (False, 1)
@@ -89,6 +93,7 @@ def test_a_source_that_cannot_be_reached_is_a_failure(site):
     custom(site, "http://127.0.0.1:9/test.ndb")
     result = definitions(site, status=1)
     assert (result["freshclam"]["status"], result["generation"]) == (5, None)
+    assert "test.ndb: Couldn't connect to server)" in result["error"]
 
 
 def test_a_change_beside_a_failure_counts_and_the_failure_is_said(site):
@@ -103,8 +108,8 @@ def test_a_change_beside_a_failure_counts_and_the_failure_is_said(site):
         assert definitions(site, status=1)["freshclam"]["outcome"] == "failed", "and so it stays"
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>not for you</html>"])
-@pytest.mark.parametrize(("status", "hours"), [(403, 24), (429, 4)])
+@pytest.mark.parametrize(("status", "hours", "body"), [
+    (403, 24, b""), (429, 4, b"<html>not for you</html>")])
 def test_a_source_that_refuses_us_is_a_cool_down_with_its_end(site, status, hours, body):
     with serving() as mirror:
         custom(site, f"{mirror.url}/test.ndb")
@@ -127,6 +132,18 @@ def test_a_source_that_refuses_us_is_a_cool_down_with_its_end(site, status, hour
         assert f"{mirror.url}/test.ndb refuses us until 20" in ended.err
         assert content(site.databases) == before
     assert told(site)["definitions"]["databases"][0]["checked"] == checked, "nobody confirmed it"
+
+
+def test_a_change_beside_a_refusal_counts_and_the_refusal_is_said(site):
+    with serving() as mirror, serving() as other:
+        custom(site, f"{mirror.url}/test.ndb", f"{other.url}/more.ndb")
+        mirror.files["/test.ndb"] = MORE.encode()
+        other.refuse = 403
+        ended = site.run("update-definitions", "--no-rescan", "--json")
+        assert (ended.status, ended.json["freshclam"]["outcome"]) == (0, "changed")
+        assert ended.json["freshclam"]["until"] is not None
+        assert f"{other.url}/more.ndb refuses us until 20" in ended.err
+        assert definitions(site)["freshclam"]["outcome"] == "cool-down"
 
 
 def test_a_source_that_says_when_to_come_back_is_heard(site):
@@ -351,8 +368,7 @@ def test_a_freshclam_conf_that_cannot_be_used_is_one_line(site, fault):
         assert ended.json["freshclam"]["status"] is None
     else:
         assert ended.json["freshclam"]["status"] == 2
-        assert any("Unknown option Nonsense" in line
-                   for line in ended.json["freshclam"]["last_lines"])
+        assert ended.err.endswith("it could not start (Unknown option Nonsense)\n")
 
 
 # --- official, signed databases
@@ -465,7 +481,7 @@ class TestOfficial:
         site.write_config()
         ended = site.run("update-definitions", "--no-rescan")
         assert ended.status == 0
-        assert re.search(r"the definitions are \d{4}\.\d days old", ended.err)
+        assert re.search(r"the definitions are \d{4}\.\d days old \(built 2021-06-22T", ended.err)
 
     def test_an_older_version_is_not_taken(self, site, mirrored):
         mirrored.publish(SIGNED, "daily", 3)
@@ -484,7 +500,7 @@ class TestOfficial:
         assert versions(definitions(site))["daily"] == (1, 3)
 
     def test_a_container_of_somebody_else_is_not_pruned(self, site, mirrored):
-        shutil.copy(SIGNED / "test-2.cvd", site.databases / "extra.cvd")
+        shutil.copyfile(SIGNED / "test-2.cvd", site.databases / "extra.cvd")
         result = definitions(site)
         assert versions(result)["extra"] == (None, 2)
         assert (site.databases / "extra.cvd").exists()
@@ -504,6 +520,8 @@ class TestOfficial:
             mirrored.asked.clear()
             assert definitions(site)["freshclam"]["outcome"] == "cool-down"
             assert (cooled(site.databases), other.asked, mirrored.asked) == (until, asked, [])
+            assert f"not asked during the cool-down: {other.url}/test.ndb" in (
+                site.root / "logs/definitions.log").read_text()
             end_cool_down(site.databases)
             assert versions(definitions(site))["daily"] == (1, 3)
 
@@ -521,15 +539,16 @@ class TestOfficial:
     @pytest.mark.parametrize(("packed", "unpacked_one", "stale"), [
         (1, 3, "daily.cvd"), (3, 1, "daily.cld"), (3, 3, "daily.cld")])
     def test_a_second_one_of_a_name_is_noticed(self, site, mirrored, packed, unpacked_one, stale):
-        shutil.copy(SIGNED / f"test-{packed}.cvd", site.databases / "daily.cvd")
+        shutil.copyfile(SIGNED / f"test-{packed}.cvd", site.databases / "daily.cvd")
         (site.databases / "daily.cld").write_bytes(unpacked(unpacked_one))
         ended = site.run("update-definitions", "--no-rescan", "--json")
-        assert (ended.status, ended.err.count("\n")) == (1, 1), ended
-        assert f"{site.databases}/{stale} (version" in ended.err
-        assert ended.err.endswith("remove it\n")
+        assert (ended.status, ended.err.count("\n")) == (0, 1), ended
+        notice, = ended.json["notices"]
+        assert notice.startswith(f"{site.databases}/{stale} (version")
+        assert ended.err == f"update-definitions: {notice}\n"
         assert versions(ended.json)["daily"] == (1, 3), "clamd takes the newer one"
         (site.databases / stale).unlink()
-        definitions(site)
+        assert definitions(site)["notices"] == []
 
 
 @pytest.mark.may_skip("ClamAV's signed test databases are not ours to ship")
@@ -548,3 +567,31 @@ def test_patches_make_a_cld_that_replaces_the_cvd(site):
     assert versions(patched) == {"test": (1, 4)}
     assert list(content(site.databases)) == ["test.cld"]
     assert mirror.asked.count("/test.cvd") == 1, "only its header"
+
+
+@not_shipped
+@needs_signed
+def test_signed_databases_may_come_as_files_and_what_went_back_is_said(site):
+    """A host without a network: somebody carries them there."""
+    custom(site, *(f"file://{site.root}/feed/{name}.cvd" for name in STANDARD),
+           fail_age="36500d")
+
+    def bring(name, version):
+        shutil.copyfile(SIGNED / f"test-{version}.cvd", site.root / f"feed/{name}.cvd")
+
+    for name in STANDARD:
+        bring(name, 1)
+    assert versions(definitions(site)) == dict.fromkeys(STANDARD, (None, 1))
+    bring("daily", 3)
+    assert versions(definitions(site))["daily"] == (1, 3)
+    with (site.root / "feed/main.cvd").open("r+b") as file:
+        file.seek(3000)
+        file.write(b"damage")
+    result = definitions(site, status=1)
+    assert (result["freshclam"]["status"], result["changed"]) == (8, False)
+    assert "main.cvd: Can't verify database integrity)" in result["error"]
+    bring("main", 1)
+    bring("daily", 1)
+    ended = site.run("update-definitions", "--no-rescan")
+    assert (ended.status, ended.err) == (
+        0, "update-definitions: daily went back from version 3 to 1\n")

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import sys
 import time
 from pathlib import Path
 
@@ -312,3 +313,45 @@ def test_a_memory_that_is_no_file_is_none(place, caretaker):
     assert freshclam.cool_down(place) is None
     assert not caretaker.cooling()
     assert freshclam.cool_down(place / "none") is None
+
+
+@pytest.mark.parametrize("deed", ["canary", "mark"])
+def test_a_caretaker_killed_at_every_step_leaves_a_whole_file_and_the_next_one_completes(
+        place, deed):
+    """Its note of what is not ours, half written, would make it ours."""
+    name = {"canary": "imagewarden-canary.hdb", "mark": ".imagewarden-freshclam"}[deed]
+    texts, step, status = set(), 0, -9
+    while status == -9:
+        step += 1
+        for left in place.iterdir():
+            left.unlink() if left.is_file() else left.rmdir()
+        assert dies(place, deed, b"old", 0) == 0
+        (place / "tmp.1111111111").mkdir()
+        status = dies(place, deed, b"new", step)
+        texts.add((place / name).read_bytes())
+        assert dies(place, deed, b"new", 0) == 0
+        assert sorted(path.name for path in place.iterdir()) == sorted([name, "tmp.1111111111"])
+    assert step > 3
+    assert texts == ({b"old", b"new"} if deed == "canary" else {b"", b"tmp.1111111111"})
+
+
+def dies(place, deed, text, step):
+    """Do it in a child that is killed at its ``step``th file operation; its status."""
+    pid = os.fork()
+    if pid == 0:
+        fd, seen = os.open(place, os.O_DIRECTORY), 0
+
+        def hook(event, _):
+            nonlocal seen
+            seen += event == "open" or event.startswith("os.")
+            if seen == step:
+                os.kill(os.getpid(), 9)
+
+        if step:
+            sys.addaudithook(hook)
+        if deed == "canary":
+            housekeeping.put_canary(fd, text)
+        else:
+            housekeeping.mark(fd)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -11,7 +11,8 @@ from maintenance.shell import lock
 from maintenance.shell.lock import announce_end, is_ending, is_held, only_one
 
 
-def test_a_second_run_is_turned_away_with_the_first_ones_name(tmp_path):
+def test_a_second_run_is_turned_away_at_once_with_the_first_ones_name(tmp_path, monkeypatch):
+    monkeypatch.delattr(lock.time, "sleep")
     path = tmp_path / "lock"
     with only_one(path, 0.0):
         assert is_held(path)

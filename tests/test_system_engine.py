@@ -51,6 +51,9 @@ def test_an_engine_that_has_not_loaded_what_is_on_disk_is_not_used(site):
         assert ended.status == 1
         assert "not proven" in ended.json["error"]
         assert ended.json["stores"][0]["clean"] == 0
+        canary, engine = Canary.read(site.databases), connect(str(site.socket))
+        assert canary.found_by(engine.clamd)
+        assert not engine.proven(canary, snapshot(site.databases))
         assert site.update()["engine"] == "reloaded"
         assert site.rescan()[0] == 0
 
@@ -126,6 +129,19 @@ def test_a_reload_that_comes_to_nothing_is_an_alarm_and_nothing_is_booked(site):
         assert site.coverage()["clean_current"] == 0
 
 
+def test_a_canary_that_cannot_be_written_where_it_could_be_is_an_alarm(site):
+    use_system(site)
+    site.run("update-definitions", "--no-rescan")
+    with site.clamd():
+        in_the_way = site.databases / ".imagewarden-canary.new"
+        in_the_way.mkdir()
+        ended = site.run("update-definitions", "--no-rescan", "--json")
+        assert (ended.status, ended.json["engine"]) == (1, "unproven")
+        assert "no canary could be written" in ended.json["error"]
+        in_the_way.rmdir()
+        assert site.update()["engine"] == "reloaded"
+
+
 @pytest.mark.may_skip("ClamAV's signed test databases are not ours to ship")
 @needs_signed
 def test_an_engine_that_is_older_than_the_disk_is_not_believed_whatever_it_finds(site):
@@ -134,14 +150,14 @@ def test_an_engine_that_is_older_than_the_disk_is_not_believed_whatever_it_finds
     site.settings["definitions"] = {"official": False}
     site.write_config()
     site.run("update-definitions", "--no-rescan")
-    shutil.copy(SIGNED / "test-1.cvd", site.databases / "daily.cvd")
+    shutil.copyfile(SIGNED / "test-1.cvd", site.databases / "daily.cvd")
     later = site.root / "later"
     later.mkdir()
-    shutil.copy(SIGNED / "test-3.cvd", later / "daily.cvd")
+    shutil.copyfile(SIGNED / "test-3.cvd", later / "daily.cvd")
     canary = Canary.hatch(snapshot(later))
     (site.databases / CANARY).write_text(canary.line)
     with site.clamd():
-        shutil.copy(later / "daily.cvd", site.databases)
+        shutil.copyfile(later / "daily.cvd", site.databases / "daily.cvd")
         engine, disk = connect(str(site.socket)), snapshot(site.databases)
         assert canary.stands_for(disk)
         assert canary.found_by(engine.clamd)

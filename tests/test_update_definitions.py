@@ -16,7 +16,17 @@ import pytest
 from maintenance.clamav import freshclam
 from maintenance.clamav.sources import Sources
 from maintenance.errors import ToolError
-from tests.feeds import MORE, content, custom, definitions, told
+from tests.feeds import (
+    MORE,
+    SIGNED,
+    content,
+    custom,
+    definitions,
+    needs_signed,
+    not_shipped,
+    official,
+    told,
+)
 from tests.mirror import serving
 from tests.processes import (
     Namespace,
@@ -341,16 +351,27 @@ def test_what_comes_during_a_rescan_is_served_by_it_and_not_again(site):
     site.image("later.jpg", LATER)
     definitions(site)
     with started(site.command("rescan-store", "--json")) as rescan:
-        wait_until(lambda: engines(rescan.pid))
-        engine, = engines(rescan.pid)
-        os.kill(engine, signal.SIGSTOP)
-        site.feed(MORE)
+        first = held(rescan)
+        large_database(site)  # so that the next engine takes a moment to load
         ended = site.run("update-definitions", "--json")
         assert (ended.status, ended.json["rescan"], ended.json["generation"]) == (0, "running", 2)
-        os.kill(engine, signal.SIGCONT)
+        os.kill(first, signal.SIGCONT)
+        second = held(rescan, after=first)
+        site.feed(MORE)
+        ended = site.run("update-definitions", "--json")
+        assert (ended.status, ended.json["rescan"], ended.json["generation"]) == (0, "running", 3)
+        os.kill(second, signal.SIGCONT)
         result = json.loads(rescan.communicate(timeout=60)[0])
-    assert (result["definitions"]["generation"], result["infected_total"]) == (2, 1)
+    assert (result["definitions"]["generation"], result["infected_total"]) == (3, 1)
     assert site.run("update-definitions", "--json").json["rescan"] == "not needed"
+
+
+def held(rescan, after=None):
+    """The rescan's engine, stopped; ``after``: the next one."""
+    wait_until(lambda: set(engines(rescan.pid)) - {after})
+    engine, = set(engines(rescan.pid)) - {after}
+    os.kill(engine, signal.SIGSTOP)
+    return engine
 
 
 def test_what_comes_after_the_last_look_of_a_rescan_is_served_by_the_next_at_once(site):
@@ -468,6 +489,27 @@ def test_what_a_machine_that_died_left_is_gone_after_the_next_run_and_nothing_el
     assert not list(site.databases.glob(".imagewarden*"))
 
 
+def test_while_somebody_else_works_there_nothing_is_cleared_up(site):
+    with serving() as mirror, serving() as other:
+        custom(site, f"{mirror.url}/test.ndb")
+        mirror.gate.clear()
+        other.gate.clear()
+        with started(site.command("update-definitions", "--no-rescan")) as job:
+            wait_until(lambda: mirror.asked)
+            ours = set(site.databases.glob("tmp.*"))
+            with freshclam_daemon(site, "-d", url=f"{other.url}/none.ndb"):
+                wait_until(lambda: other.asked)
+                theirs = set(site.databases.glob("tmp.*")) - ours
+                os.kill(*named(family(job.pid), "freshclam"), signal.SIGKILL)
+                assert job.wait(30) == 1
+                assert set(site.databases.glob("tmp.*")) == ours | theirs
+                assert theirs
+        mirror.gate.set()
+        mirror.files["/test.ndb"] = MORE.encode()
+        definitions(site)
+        assert not ours & set(site.databases.glob("tmp.*"))
+
+
 def test_a_freshclam_that_takes_too_long_is_ended_and_its_directory_goes(site, monkeypatch):
     monkeypatch.setattr(freshclam, "TIME_LIMIT", 1.0)
     site.databases.mkdir(parents=True)
@@ -480,13 +522,17 @@ def test_a_freshclam_that_takes_too_long_is_ended_and_its_directory_goes(site, m
     assert [path.name for path in site.databases.iterdir()] == ["freshclam.dat"]
 
 
+def large_database(site):
+    (site.databases / "large.hdb").write_text("".join(
+        f"{number:032x}:{number + 1}:Test.Large.{number}\n" for number in range(200_000)))
+
+
 @contextmanager
 def waiting_for_a_rescan(site):
     """A run with --wait whose rescan is held in the middle of its work; and all its children."""
     site.image("a.jpg")
     definitions(site)
-    (site.databases / "large.hdb").write_text("".join(
-        f"{number:032x}:{number + 1}:Test.Large.{number}\n" for number in range(200_000)))
+    large_database(site)
     with started(site.command("update-definitions", "--wait", "--json")) as job:
         wait_until(lambda: engines(job.pid))
         children = family(job.pid)
@@ -529,4 +575,52 @@ def test_killed_at_every_file_operation_the_next_run_comes_to_the_same(site, tmp
         assert one["status"] == 0, one
         assert one["result"]["generation"] == 2, one["where"]
         assert one["result"]["databases"][0]["signatures"] == 2, one["where"]
-        assert not [name for name in one["left"] if "/tmp." in name or name.endswith(".new")], one
+        assert not [name for name in one["left"] if "/tmp." in name or name.endswith(".new")
+                    or "/.imagewarden" in name], one
+
+
+@not_shipped
+@needs_signed
+@pytest.mark.parametrize("calls", [
+    "rename", pytest.param("mkdir,rename,unlink,rmdir,chmod", marks=pytest.mark.long)])
+def test_a_freshclam_killed_at_every_step_damages_nothing_and_the_next_run_completes(site, calls):
+    """Each of its processes dies at its Nth of these calls, for every N."""
+    real, when = site.root / "freshclam.real", site.root / "when"
+    shutil.copy("/usr/bin/freshclam", real)
+    wrapper = site.root / "wrapper"
+    wrapper.write_text(
+        f"#!/bin/sh\nread n <{when}\nexec strace -f -qq -o /dev/null -e trace={calls}"
+        f" -e inject={calls}:signal=KILL:when=$n {real} \"$@\"\n")
+    wrapper.chmod(0o755)
+    old, new = ({"daily.cvd": (SIGNED / f"test-{at}.cvd").read_bytes(), "test.ndb": text.encode()}
+                for at, text in ((1, body_signature("Test.Old", BAD)), (4, MORE)))
+    with serving() as mirror, Namespace(f"mount --bind {wrapper} /usr/bin/freshclam") as room:
+        official(site, mirror, "ExcludeDatabase main", "Bytecode no",
+                 custom_urls=[f"{mirror.url}/test.ndb"])
+
+        def offer(version, files):
+            mirror.publish(SIGNED, "daily", version)
+            mirror.files["/test.ndb"] = files["test.ndb"]
+
+        def ran():
+            return site.run("update-definitions", "--no-rescan", "--json", wrap=room.wrap)
+
+        seen, step, status = set(), 0, 137
+        while status == 137:
+            step += 1
+            shutil.rmtree(site.state, ignore_errors=True)
+            for number, (version, files) in ((9999, (1, old)), (step, (4, new))):
+                when.write_text(f"{number}\n")
+                offer(version, files)
+                ended = ran()
+                status = ended.json["freshclam"]["status"]
+            left = content(site.databases)
+            for name, known in left.items():
+                assert known in {old[name], new[name]}, (step, name)
+            seen.add(tuple(left[name] == new[name] for name in sorted(old)))
+            assert ended.json["changed"] == (left != old)
+            when.write_text("9999\n")
+            assert ran().status == 0
+            assert content(site.databases) == new
+        assert step > 4
+        assert seen == {(False, False), (True, False), (True, True)}

@@ -31,13 +31,14 @@ def unloadable(directory: Path, content: Snapshot) -> str | None:
 
 def unreadable(directory: Path, content: Snapshot, pid: int) -> str | None:
     """Return what the clamd with ``pid`` may not read, by its mode, and the repair."""
+    files = [directory / one.file for one in content.databases]
+    places = (*reversed(directory.resolve().parents), directory, *files)
     try:
         user, groups = _identity(pid)
-    except OSError:
+        seen = [(path, path.stat()) for path in places]
+    except OSError:  # gone meanwhile
         return None
-    files = [directory / one.file for one in content.databases]
-    for path in (*reversed(directory.resolve().parents), directory, *files):
-        info = path.stat()
+    for path, info in seen:
         bits = info.st_mode >> (6 if info.st_uid == user else 3 if info.st_gid in groups else 0)
         needed = 5 if path == directory else 4 if path in files else 1
         if user and bits & needed != needed:

@@ -72,8 +72,8 @@ class Snapshot:
     def doubles(self) -> Iterator[tuple[Database, Database]]:
         """Yield signed databases that lie there a second time, each with the newer one.
 
-        freshclam takes the .cvd for what is there and leaves the .cld to itself; clamd
-        loads the newer daily, and of all others both.
+        clamd loads the newer one only; freshclam takes the .cvd for what is there, however
+        old it is, and leaves the .cld to itself.
         """
         for one, other in combinations(self.databases, 2):
             if one.name == other.name:

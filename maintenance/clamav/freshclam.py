@@ -28,6 +28,9 @@ STATUSES: Mapping[int, str] = {
 # With these it ends when a server refuses us, and then freshclam.dat says until when.
 REFUSED = frozenset({0, 11, 17, 18})
 _NOT_FETCHED = re.compile(r"Can't download \S+ from (\S+)$")
+_WHAT = re.compile(r"(?:custom database URL|Update failed for database): (\S+)$")
+_WHY = re.compile(r"(?:Message|Parse error at \S+|Failed to load new database): (.+)"
+                  r"|downloadFile: (file not found)")
 _STOPPED = "Update process terminated"  # its last word on SIGINT, with status 0
 
 
@@ -65,6 +68,13 @@ def refuser(said: Sequence[str]) -> str | None:
     """Return the URL that it could not fetch, as it was masked; None: it named none."""
     found = [match[1] for line in said if (match := _NOT_FETCHED.search(line))]
     return found[-1] if found else None
+
+
+def detail(said: Sequence[str]) -> str:
+    """Return what failed and why, as far as its words are of use; else nothing."""
+    found = [next((match[match.lastindex or 0] for line in said
+                   if (match := words.search(line))), None) for words in (_WHAT, _WHY)]
+    return ": ".join(one for one in found if one is not None)
 
 
 def stopped(said: Sequence[str]) -> bool:

@@ -10,14 +10,14 @@ from maintenance.clamav.caretaker import Caretaker
 from maintenance.errors import ImagewardenError
 from maintenance.jobs.definitions_report import DefinitionsReport
 from maintenance.jobs.engine_proof import prove
-from maintenance.jobs.fetching import Fetch, explain, fetch, judge, owner_of, why_none
+from maintenance.jobs.fetching import Fetch, fetch, owner_of, why_none
 from maintenance.jobs.generation import Definitions, directory_of, on_disk, verify
 from maintenance.jobs.next_rescan import NextRescan
 from maintenance.ledger.generations import Generation
 from maintenance.shell.job import Context, Job
 from maintenance.shell.options import duration
 from maintenance.text import show
-from maintenance.times import DAY
+from maintenance.times import DAY, iso
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +82,18 @@ def _book(context: Context, fetched: Fetch, definitions: Definitions, known: Gen
     told = report.freshclam
     tried = not fetched.daemon and not fetched.failures
     if tried:
-        judge(told, differs=definitions.differ_from(known))
+        told.judge(differs=definitions.differ_from(known))
     confirmed = told.until is None and not told.stopped and (fetched.daemon or told.status == 0)
     generation = definitions.met(context.ledger, confirmed=confirmed)
     report.generation = generation.number
     report.changed = known is None or known.fingerprint != definitions.fingerprint
     report.databases = definitions.changes_since(known)
     if tried and told.outcome == "failed":
-        context.trouble(explain(told))
+        context.trouble(told.explained())
     elif tried and told.outcome == "changed" and told.status:
-        report.notices.append(explain(told))
+        report.notices.append(told.explained())
     _mind_age(context, definitions, generation, report)
-    _mind_doubles(context, definitions)
+    _mind_versions(definitions, report)
 
 
 def _mind_age(context: Context, definitions: Definitions, generation: Generation,
@@ -103,17 +103,24 @@ def _mind_age(context: Context, definitions: Definitions, generation: Generation
     age = time.time() - (generation.checked if built is None else built)
     if age <= context.config.definitions.fail_age:
         return
-    old = f"the definitions are {age / DAY:.1f} days old"
+    old = (f"the definitions are {age / DAY:.1f} days old"
+           f" ({'checked' if built is None else 'built'} {iso(time.time() - age)})")
     if report.freshclam.outcome == "cool-down":
         context.trouble(f"the mirror refuses us and {old}")
     elif built is not None:
         report.notices.append(old)
 
 
-def _mind_doubles(context: Context, definitions: Definitions) -> None:
+def _mind_versions(definitions: Definitions, report: DefinitionsReport) -> None:
+    """Say what lies there twice, and what a source of older versions has put back."""
     for stale, newer in definitions.content.doubles():
-        context.trouble(f"{show(definitions.directory / stale.file)} (version {stale.version}) lies"
-                        f" beside {show(newer.file)} (version {newer.version}): remove it")
+        report.notices.append(
+            f"{show(definitions.directory / stale.file)} (version {stale.version}) lies beside"
+            f" {show(newer.file)} (version {newer.version}): remove it")
+    for one in report.databases:
+        before, now = one["from"], one["to"]
+        if isinstance(before, int) and isinstance(now, int) and now < before:
+            report.notices.append(f"{one['name']} went back from version {before} to {now}")
 
 
 def _foretell(context: Context, report: DefinitionsReport) -> DefinitionsReport:
@@ -124,13 +131,16 @@ def _foretell(context: Context, report: DefinitionsReport) -> DefinitionsReport:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-rescan", action="store_true", help="do not start a rescan")
+    parser.add_argument("--no-rescan", action="store_true",
+                        help="do not start a rescan, whatever changed")
     parser.add_argument("--wait", action="store_true",
-                        help="run the rescan in the foreground; its status becomes ours")
+                        help="rescan in any case, and wait for it: its status becomes ours")
     parser.add_argument("--jitter", type=duration, default=0.0, metavar="30m",
-                        help="sleep a random part of this time first")
+                        help="sleep a random part of this time first, so that a fleet does"
+                             " not ask the mirror in the same minute")
 
 
 JOB = Job(script="update-definitions", name="definitions", run=update, prepare=prepare,
           options=_options, sections=("store", "clamav", "definitions"), changes=True,
-          purpose="Fetch new definitions, know what changed, and rescan when something did.")
+          purpose="Run freshclam, find out by content what changed, have clamd reload it and"
+                  " prove that it did, and start a rescan when the stores have not met it.")

@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from maintenance.clamav import freshclam
 from maintenance.errors import Exit
 from maintenance.shell.job import worst
+from maintenance.shell.result import SIGNALLED
 from maintenance.times import iso
 
 LINES = 20  # of freshclam's last ones that a result shows
@@ -23,6 +25,26 @@ class Freshclam:
     last_lines: list[str] = field(default_factory=list)
     refuser: str | None = None  # who begins a cool-down, if it is known
     stopped: bool = False  # by somebody, which its status does not say
+
+    def judge(self, *, differs: bool) -> None:
+        """Decide by content what a run came to; freshclam's status only explains."""
+        if differs:
+            self.outcome = "changed"
+        elif self.until is not None and self.status in freshclam.REFUSED:
+            self.outcome = "cool-down"
+        else:
+            self.outcome = "failed" if self.status or self.stopped else "unchanged"
+
+    def explained(self) -> str:
+        """Return what its status means, with what failed and why."""
+        if self.stopped:
+            return "freshclam failed: somebody stopped it"
+        status = self.status or 0
+        meaning = ("it was killed" if status > SIGNALLED else
+                   freshclam.STATUSES.get(status, "see its lines in the log"))
+        detail = freshclam.detail(self.last_lines)
+        return (f"freshclam failed with status {status}: {meaning}"
+                f"{f' ({detail})' if detail else ''}")
 
 
 @dataclass(slots=True)
@@ -49,7 +71,7 @@ class DefinitionsReport:
                 "databases": self.databases,
                 "freshclam": {"outcome": fetched.outcome, "status": fetched.status,
                               "until": iso(fetched.until), "last_lines": fetched.last_lines},
-                "engine": self.engine, "rescan": self.rescan}
+                "engine": self.engine, "rescan": self.rescan, "notices": list(self.alerts())}
 
     def summary(self) -> Iterator[str]:
         """Yield what an admin wants to know first."""
@@ -59,8 +81,9 @@ class DefinitionsReport:
             before = f"{one['from']} -> " if one["from"] not in {None, one["to"]} else ""
             version = "" if one["to"] is None else f" version {before}{one['to']}"
             yield f"{one['name']}:{version} {one['signatures']} signatures"
-        yield (f"generation {self.generation}{' (new)' if self.changed else ''},"
-               f" engine {self.engine}")
+        if self.generation is not None:
+            yield (f"generation {self.generation}{' (new)' if self.changed else ''},"
+                   f" engine {self.engine}")
         if isinstance(self.rescan, str):
             yield f"rescan: {self.rescan}"
         else:

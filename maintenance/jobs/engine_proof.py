@@ -10,7 +10,7 @@ from maintenance.clamav.canary import Canary, Evidence
 from maintenance.clamav.caretaker import Caretaker
 from maintenance.clamav.probe import Probe
 from maintenance.clamav.system import SystemEngine
-from maintenance.errors import EngineError
+from maintenance.errors import EngineError, ToolError
 from maintenance.jobs.definitions_report import DefinitionsReport, Proof
 from maintenance.jobs.generation import Definitions, uses_system_engine
 from maintenance.settings import Config
@@ -46,7 +46,7 @@ def prove(context: Context, definitions: Definitions, caretaker: Caretaker,
         if stranger is not None:
             raise EngineError(stranger)
         return _prove(context, engine, definitions, caretaker, report)
-    except EngineError as error:
+    except (EngineError, ToolError) as error:
         context.trouble(str(error))
         return "unproven"
 

@@ -14,6 +14,7 @@ from maintenance.clamav.preflight import hindrance
 from maintenance.clamav.sources import Sources
 from maintenance.errors import Busy, ImagewardenError, ToolError
 from maintenance.jobs.definitions_report import LINES, Freshclam
+from maintenance.masking import masked_url
 from maintenance.programs import TAIL, Account, tail
 from maintenance.settings import Config, Definitions
 from maintenance.shell.account import account_of, acting_as, ensure_directory
@@ -34,6 +35,7 @@ class Fetch:
     status: int | None = None  # freshclam's own
     failures: list[str] = field(default_factory=list)  # why none was run to its end
     complaints: list[str] = field(default_factory=list)  # about sources that were left out
+    spared: list[str] = field(default_factory=list)  # URLs that are not asked in a cool-down
     refused: Refusal | None = None  # why nothing could be made ready for it
 
     def read(self, context: Context) -> Freshclam:
@@ -47,6 +49,8 @@ class Fetch:
             context.log.info("freshclam: %s", line)
         for trouble in (*self.failures, *self.complaints):
             context.trouble(trouble)
+        for url in self.spared:
+            context.log.info("not asked during the cool-down: %s", masked_url(url))
         if self.refused is not None:
             context.log.warning("%s", self.refused.reason)
         return Freshclam("daemon" if self.daemon else "failed", self.status,
@@ -61,9 +65,11 @@ def fetch(config: Config, directory: Path, owner: Account | None, caretaker: Car
         raise Busy(f"another freshclam works in {show(directory)} (pid {other.pid})")
     said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by whoever reads it
     fetched = Fetch(directory, said, Sources((), (), ()), daemon=other is not None)
+    if fetched.daemon:
+        return fetched
     try:
         fetched.sources = _sources(config.definitions, fetched)
-        if not fetched.daemon and not fetched.sources.none:
+        if not fetched.sources.none:
             _run(fetched, owner, caretaker)
     except ToolError as error:
         fetched.failures.append(str(error))
@@ -88,7 +94,8 @@ def _run(fetched: Fetch, owner: Account | None, caretaker: Caretaker) -> None:
     if official and caretaker.cooling():
         # freshclam asks these all the same, and one that says 403 begins another 24 hours
         # in which it does not ask for the official ones.
-        fetched.sources = fetched.sources.without(fetched.sources.remote())
+        fetched.spared = fetched.sources.remote()
+        fetched.sources = fetched.sources.without(fetched.spared)
     fetched.refused = caretaker.prepare(fetched.sources.files)
     killed = True
     try:
@@ -99,26 +106,6 @@ def _run(fetched: Fetch, owner: Account | None, caretaker: Caretaker) -> None:
             caretaker.conclude(killed)
 
 
-def judge(fetched: Freshclam, *, differs: bool) -> None:
-    """Decide by content what a run came to; freshclam's status only explains."""
-    if differs:
-        fetched.outcome = "changed"
-    elif fetched.until is not None and fetched.status in freshclam.REFUSED:
-        fetched.outcome = "cool-down"
-    else:
-        fetched.outcome = "failed" if fetched.status or fetched.stopped else "unchanged"
-
-
-def explain(fetched: Freshclam) -> str:
-    """Return what its status means."""
-    if fetched.stopped:
-        return "freshclam failed: somebody stopped it"
-    status = fetched.status or 0
-    meaning = ("it was killed" if status > SIGNALLED else
-               freshclam.STATUSES.get(status, "see its lines in the log"))
-    return f"freshclam failed with status {status}: {meaning}"
-
-
 def why_none(fetch: Fetch, fetched: Freshclam, error: str) -> str | None:
     """Return what to say of definitions that cannot be read; None: it has been said."""
     if databases.stamps(fetch.directory):
@@ -127,7 +114,7 @@ def why_none(fetch: Fetch, fetched: Freshclam, error: str) -> str | None:
         return None
     if fetched.until is not None:
         return f"no definitions yet, and the mirror refuses us until {iso(fetched.until)}"
-    return explain(fetched) if fetched.status else error
+    return fetched.explained() if fetched.status else error
 
 
 def owner_of(context: Context, directory: Path) -> Account | None:
