@@ -103,7 +103,7 @@ def test_the_table_says_the_same_as_the_object(site):
     store = state(site)["stores"][0]
     assert row.split() == ["uploads", *(str(store[key]) for key in (
         "images", "clean_current", "clean_older", "unknown", "infected", "quarantined",
-        "never", "oldest_check"))]
+        "never", "bytes_saved", "oldest_check"))]
     assert any(line.startswith("test.ndb") for line in lines)
     assert any(line.startswith("rescan") and "done" in line for line in lines)
 

@@ -40,7 +40,8 @@ class StatusReport:
     def summary(self) -> Iterator[str]:
         """Yield three tables."""
         yield _table(self.stores, ("name", "images", "clean_current", "clean_older", "unknown",
-                                   "infected", "quarantined", "never", "oldest_check"))
+                                   "infected", "quarantined", "never", "bytes_saved",
+                                   "oldest_check"))
         braked = self.quarantine["brake"]
         if isinstance(braked, list) and braked:
             yield f"\nquarantine brake on: {', '.join(braked)}; see: quarantine list"

@@ -16,8 +16,8 @@ RUNTIME = ("clamav", "clamav-daemon", "clamav-freshclam", "clamdscan", "optipng"
 # Zabbix's server and frontend, whose API the tests use; zabbix-agent brings zabbix_sender.
 ZABBIX = ("postgresql", "zabbix-server-pgsql", "zabbix-frontend-php", "zabbix-agent", "php-cli",
           "php-pgsql", "php-gd", "php-xml", "php-bcmath", "php-mbstring")
-TESTS = ("strace", "util-linux", "openssl", "libimage-exiftool-perl", "cron", "faketime",
-         "logrotate", "systemd", *ZABBIX)
+TESTS = ("strace", "util-linux", "openssl", "libimage-exiftool-perl", "imagemagick", "cron",
+         "faketime", "logrotate", "systemd", *ZABBIX)
 SERVICES = ("clamav-daemon", "clamav-freshclam", "postgresql", "zabbix-server-pgsql",
             "zabbix-agent")
 
