@@ -56,6 +56,11 @@ def riff(*parts):
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
+def with_chunk(data, name, change):
+    return riff(*((one, change(content) if one == name else content)
+                  for one, content in chunks(data)))
+
+
 def picture(data):
     return [(name, content) for name, content in chunks(data)
             if name not in {b"VP8X", b"ICCP", b"EXIF", b"XMP "}]
@@ -133,6 +138,18 @@ def test_a_block_with_a_jpegs_beginning_keeps_its_orientation():
     assert Image.open(BytesIO(shrunk(original))).getexif()[0x0112] == 6
 
 
+def test_what_the_header_does_not_announce_is_not_brought_to_life():
+    """A profile would change the colours, an orientation turn the picture."""
+    loud = webp(**EVERYTHING)
+    silent = with_chunk(loud, b"VP8X", lambda data: b"\0" + data[1:])
+    for keep in ([], ["icc", "orientation"], ["icc", "exif", "xmp", "copyright"]):
+        result = shrunk(silent, keep=keep)
+        assert result == riff((b"VP8X", chunks(silent)[0][1]), *picture(loud))
+        assert "icc_profile" not in Image.open(BytesIO(result)).info
+    plain = webp()
+    assert shrunk(riff(*chunks(plain), (b"EXIF", CAMERA)), keep=["exif"]) == plain
+
+
 VP8X = b"VP8X", bytes(10)
 
 
@@ -172,11 +189,6 @@ RICH = webp(moving=True, **EVERYTHING)
 def checked(original, result, keep=frozenset({"icc", "orientation"})):
     taken = rules.parse(original)
     same_webp(taken, shown_by_webp(taken), result, keep)
-
-
-def with_chunk(data, name, change):
-    return riff(*((one, change(content) if one == name else content)
-                  for one, content in chunks(data)))
 
 
 def without(data, name):

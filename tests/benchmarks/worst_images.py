@@ -1,9 +1,14 @@
-"""Images that are as hard on memory as they get, within and beyond what we take on."""
+"""Images that are as hard on memory as they get, within and beyond what we take on.
+
+Argument: the directory that they are written to.
+"""
 
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 
 from PIL import Image
 
@@ -45,3 +50,8 @@ def png(side: int, colour: int, depth: int, laced: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in parts)
+
+
+if __name__ == "__main__":
+    for name, content in all_of_them():
+        Path(sys.argv[1], name).write_bytes(content)
