@@ -125,6 +125,15 @@ def test_all_metadata_can_stay():
     assert shrunk(original + b"<?php evil".ljust(100), keep=["all"]) == original
 
 
+def test_a_last_byte_that_only_fills_may_be_missing():
+    original = riff(*chunks(webp()), (b"ABCD", b"odd"))
+    assert shrunk(original[:-1]) == webp()
+
+
+def test_one_without_metadata_is_not_even_decoded():
+    assert shrunk(riff((b"VP8 ", bytes(40)))) == NO_GAIN
+
+
 def test_what_lies_behind_the_end_and_what_nobody_knows_goes():
     plain = webp()
     assert shrunk(plain) == NO_GAIN
@@ -157,6 +166,7 @@ VP8X = b"VP8X", bytes(10)
     (lambda w: w[:-2], "Broken: it ends in the middle"),
     (lambda w: w[:40], "Broken: it ends in the middle"),
     (lambda w: w[:12], "Broken: it ends in the middle"),
+    (lambda w: w[:4] + struct.pack("<I", len(w) - 10) + w[8:], "Broken: it ends in the middle"),
     (lambda w: riff(), "Broken: there is no picture in it"),
     (lambda w: riff(VP8X, (b"EXIF", CAMERA)), "Broken: there is no picture in it"),
     (lambda w: riff((b"VP8X", b""), *chunks(w)), "Broken: its header is cut short"),
@@ -219,6 +229,13 @@ def test_what_is_the_same_passes():
 def test_whatever_is_not_the_same_is_refused(result):
     with pytest.raises(Different):
         checked(RICH, result)
+
+
+def test_the_same_pixels_coded_in_another_way_are_refused():
+    one, other = (webp(lossless=True, method=method) for method in (0, 6))
+    assert shown(one) == shown(other)
+    with pytest.raises(Different, match="pixels"):
+        checked(one, other)
 
 
 def test_other_pixels_in_chunks_that_look_the_same_are_refused():
