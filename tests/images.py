@@ -138,7 +138,7 @@ def samples(colour, depth, size=SIZE, seed=0):
     chance, top = Random(seed), 2**depth - 1
     width, height = size
     return [[min(top, (x * (channel + 1) + y) * top // (4 * (width + height)) +
-                 chance.randrange(1 + (depth > 2)) + (top // 2 if x > y else 0))
+                 chance.randrange(1 + (depth > 2)) + ((top + 1) // 2 if x > y else 0))
              for x in range(width) for channel in range(CHANNELS[colour])] for y in range(height)]
 
 

@@ -354,7 +354,7 @@ def test_with_tls_and_without_its_program_nothing_is_sent_in_plain_text(site):
         point_at(site, server.address, tls="psk", psk_identity="who", psk_file=str(key))
         ended = site.run("send-checks", wrap=nowhere.wrap)
     assert (ended.status, ended.err.count("\n")) == (1, 1)
-    assert "apt-get install zabbix-agent" in ended.err
+    assert "apt-get install zabbix-sender" in ended.err
     assert server.requests == []
 
 

@@ -111,6 +111,14 @@ def test_half_configured_counts_as_missing(place, monkeypatch):
     assert packages.missing(["clamav", "optipng"]) == ["clamav"]
 
 
+def test_a_package_that_apt_does_not_know_goes_by_its_older_name(place, monkeypatch):
+    monkeypatch.setenv(*dpkg(place, ["clamav"]).popitem())
+    for name in ("no-such-package", "optipng"):
+        monkeypatch.setitem(packages.BEFORE, name, "clamav")
+    assert packages.missing(["no-such-package", "optipng"]) == ["optipng"]
+    assert packages.command(["no-such-package", "optipng"]).endswith(" clamav optipng")
+
+
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(checkout, place):
     installed = NEEDED[:-1] if os.geteuid() == 0 else NEEDED
     before, environment = tree(place), dpkg(place, installed)

@@ -34,8 +34,7 @@ def zabbix(context: Context) -> Iterator[Finding]:
 def _tls(settings: Settings) -> Iterator[Finding]:
     """Look for what TLS needs; whether the server likes it, send-checks will tell."""
     if find(program.NAME) is None:
-        yield Finding("zabbix", "failed", f"{program.NAME} is not installed",
-                      f"apt-get install {program.PACKAGE}")
+        yield Finding("zabbix", "failed", f"{program.NAME} is not installed", program.REPAIR)
         return
     for file in (settings.psk_file, settings.ca_file, settings.cert_file, settings.key_file):
         if file is not None and not os.access(file, os.R_OK):

@@ -13,7 +13,8 @@ from maintenance.settings import Zabbix
 from maintenance.text import show
 from maintenance.times import Deadline
 
-NAME, PACKAGE = "zabbix_sender", "zabbix-agent"
+NAME = "zabbix_sender"
+REPAIR = "apt-get install zabbix-sender (on Debian 12: zabbix-agent)"
 
 
 def send(settings: Zabbix, server: Server, values: Sequence[Value], deadline: Deadline) -> int:
@@ -25,7 +26,7 @@ def send(settings: Zabbix, server: Server, values: Sequence[Value], deadline: De
     """
     if find(NAME) is None:
         raise MonitoringError(f"{NAME}, which speaks TLS for us, is not installed:"
-                              f" apt-get install {PACKAGE}")
+                              f" {REPAIR}")
     try:
         # Removed by us, and by the child's keeper should we be killed.
         with tempfile.TemporaryDirectory(prefix="imagewarden-",

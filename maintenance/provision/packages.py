@@ -13,11 +13,12 @@ from maintenance.provision.console import Console
 
 RUNTIME = ("clamav", "clamav-daemon", "clamav-freshclam", "clamdscan", "optipng",
            "libjpeg-turbo-progs", "bubblewrap")
-# Zabbix's server and frontend, whose API the tests use; zabbix-agent brings zabbix_sender.
-ZABBIX = ("postgresql", "zabbix-server-pgsql", "zabbix-frontend-php", "zabbix-agent", "php-cli",
+# Zabbix's server and frontend, whose API the tests use.
+ZABBIX = ("postgresql", "zabbix-server-pgsql", "zabbix-frontend-php", "zabbix-sender", "php-cli",
           "php-pgsql", "php-gd", "php-xml", "php-bcmath", "php-mbstring")
 TESTS = ("strace", "util-linux", "openssl", "libimage-exiftool-perl", "imagemagick", "cron",
          "faketime", "logrotate", "systemd", *ZABBIX)
+BEFORE = {"zabbix-sender": "zabbix-agent"}  # which brings the program in older releases
 SERVICES = ("clamav-daemon", "clamav-freshclam", "postgresql", "zabbix-server-pgsql",
             "zabbix-agent")
 
@@ -35,12 +36,19 @@ def missing(packages: Sequence[str]) -> list[str]:
         raise ToolError("dpkg-query is not here or fails: this needs Debian or Ubuntu")
     installed = {name for name, _, state in (line.partition(" ") for line in known.splitlines())
                  if state == "installed"}
-    return [package for package in packages if package not in installed]
+    here = zip(packages, named_here(packages), strict=False)
+    return [package for package, name in here if installed.isdisjoint({package, name})]
+
+
+def named_here(packages: Sequence[str]) -> list[str]:
+    """Return them under the names of this release, as far as apt knows it."""
+    return [BEFORE[package] if package in BEFORE and ask(["apt-cache", "show", package]) is None
+            else package for package in packages]
 
 
 def command(packages: Sequence[str]) -> str:
     """Return what an administrator can type to install them."""
-    return f"apt-get install --no-install-recommends {' '.join(packages)}"
+    return f"apt-get install --no-install-recommends {' '.join(named_here(packages))}"
 
 
 def install(packages: Sequence[str], console: Console, policy: Path = POLICY) -> None:
@@ -59,7 +67,8 @@ def install(packages: Sequence[str], console: Console, policy: Path = POLICY) ->
             console.run(["dpkg", "--force-confold", "--configure", "--pending"], environment)
         with suppress(ToolError):
             console.run([*apt, "update"], environment)
-        console.run([*apt, "install", "--no-install-recommends", *packages], environment)
+        console.run([*apt, "install", "--no-install-recommends", *named_here(packages)],
+                    environment)
     services = [package for package in packages if package in SERVICES]
     if services and Path("/run/systemd/system").is_dir():
         console.say(f"{' and '.join(services)}: not started now, but Debian has enabled them, "
