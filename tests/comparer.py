@@ -46,7 +46,9 @@ def facts(path: Path, *, upright: bool = True) -> Facts:
                  info.get("icc_profile"),
                  tuple(info.get(name) for name in ("gamma", "chromaticity", "srgb")),
                  # A JPEG's "dpi" may be what its EXIF says of it, which is not what counts.
-                 (info.get("jfif_unit"), info.get("jfif_density")) if kind == "JPEG" else
+                 # No header and one that says nothing are the same.
+                 (info.get("jfif_unit", 0), info.get("jfif_density", (1, 1)))
+                 if kind == "JPEG" else
                  (info.get("dpi"), info.get("aspect")))
 
 

@@ -172,12 +172,17 @@ def judge(result) -> None:
     result.what.unlink()
 
 
+broken_images = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # what Pillow says of them
+
+
+@broken_images
 def test_bits_flipped_and_ends_cut_off_bring_nothing_down_and_nothing_bad_up(tmp_path):
     found = attack(tmp_path, 1, 60)
     assert sum(found.values()) == 60
     assert all(found[name] for name in ("Smaller", "Kept", "Damaged"))
 
 
+@broken_images
 @pytest.mark.long
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("seed", range(2, 6))

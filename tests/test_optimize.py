@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import re
 import select
 import shutil
 import signal
@@ -34,6 +35,7 @@ from tests.processes import (
     killed_at_every_step,
     lives,
     named,
+    on_terminal,
     reachable,
     started,
 )
@@ -43,6 +45,7 @@ from tests.test_rescan import HOSTILE
 pytestmark = pytest.mark.server
 
 CLAMD = Path("/usr/sbin/clamd")
+FAKETIME = "/usr/$LIB/faketime/libfaketime.so.1"
 DRAFT = b".imagewarden-shrunk-0123456789abcdef"
 
 
@@ -213,6 +216,32 @@ def test_other_content_of_the_same_size_and_time_is_not_taken_for_our_work(site)
     assert counts(optimize(site)[1]) == {"shrunk": 1}
 
 
+WITH_FEW = f"""
+import runpy, sys
+sys.path.insert(0, {str(BIN.parent)!r})
+from maintenance.jobs import optimize
+optimize.FEW = 3
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_changed_recipe_is_spread_over_nights_unless_now_is_meant(site):
+    for one in range(40):
+        (site.store / f"{one}.txt").write_bytes(b"%d" % one)
+    assert counts(optimize(site)[1]) == {"kept": 40}
+    wrap = [BIN.parent / ".venv/bin/python3", "-I", "-c", WITH_FEW]
+    site.settings["optimize"]["min_gain"] = "5%"
+    site.write_config()
+    site.image("new.jpg", jpeg())
+    assert counts(optimize(site, wrap=wrap)[1]) == {"shrunk": 1, "kept": 4, "left": 36}
+    assert counts(optimize(site, wrap=wrap)[1]) == {"current": 1, "kept": 8, "left": 32}
+    assert counts(optimize(site, "--now", wrap=wrap)[1]) == {"current": 1, "kept": 40}
+    site.settings["optimize"]["min_gain"] = "6%"
+    site.write_config()
+    assert counts(optimize(site)[1]) == {"kept": 41}, "so few are no burden for one night"
+
+
 def test_a_changed_recipe_makes_everything_due_again(site):
     site.image("a.jpg", jpeg())
     site.image("text.txt", b"no image at all" * 200)
@@ -318,6 +347,18 @@ def test_a_tool_that_reports_success_is_not_believed(site, lie):
     optimize(site)
     assert os.stat(a).st_size < before[1] / 2, "the real one can do it"
     assert [pixels(path) for path in (a, b)] == shown
+
+
+def test_a_tool_that_is_missing_is_replaced_and_the_log_says_so(site):
+    path = site.image("a.jpg", jpeg(waste=0, side=256))
+    [package] = (BIN.parent / ".venv/lib").glob("python3.*/site-packages/mozjpeg_*.dist-info")
+    with Namespace(f"mount -t tmpfs tmpfs {package}") as without:
+        status, result = optimize(site, wrap=without.wrap)
+    assert (status, counts(result)) == (0, {"shrunk": 1})
+    log = (site.root / "logs/optimize.log").read_text()
+    assert log.count("is not installed: jpegtran works in its place") == 1
+    with Image.open(os.fsdecode(path)) as image:
+        assert image.info["progressive"]
 
 
 @pytest.mark.parametrize("tool", [OPTIPNG, JPEGTRAN])
@@ -460,20 +501,46 @@ def test_a_system_engine_gets_the_draft_by_descriptor_and_has_to_be_proven(site)
 # --- under our hands
 
 
-def test_an_image_that_changes_before_it_is_replaced_is_left_to_the_next_run(site):
-    path = site.image("a.jpg", jpeg())
-    site.update()
+def meddling(site, lines):
+    """A namespace in which shell lines run when the first draft is ready to be scanned."""
     real = site.root / "clamd-real"
-    shutil.copy(CLAMD, real)
-    wrapper = site.root / "clamd"  # it is started when the draft is ready, to scan it
-    wrapper.write_text(f"#!/bin/sh\nprintf changed >> {os.fsdecode(path)}\nexec {real} \"$@\"\n")
+    if not real.exists():
+        shutil.copy(CLAMD, real)
+    wrapper = site.root / "clamd"
+    wrapper.write_text(f"#!/bin/sh\n[ -e {real}.met ] || {{ {lines}; }}\n: > {real}.met\n"
+                       f"exec {real} \"$@\"\n")
     wrapper.chmod(0o755)
-    with Namespace(f"mount --bind {wrapper} {CLAMD}") as meddler:
+    return Namespace(f"mount --bind {wrapper} {CLAMD}")
+
+
+DEEDS = {  # what somebody does meanwhile, what is then there, and what the next run makes of it
+    "changed": ("printf changed >> a.jpg", ["a.jpg"], {"shrunk": 1}),
+    "replaced": ("cp -p a.jpg new; mv new a.jpg", ["a.jpg"], {"shrunk": 1}),
+    "linked": ("ln a.jpg b.jpg", ["a.jpg", "b.jpg"], {"kept": 2}),
+    "removed": ("rm a.jpg", [], {}),
+    "moved": ("mkdir sub; mv a.jpg sub", ["sub", "sub/a.jpg"], {"shrunk": 1}),
+    "a link": ("mv a.jpg b.jpg; ln -s b.jpg a.jpg", ["a.jpg", "b.jpg"], {"shrunk": 1}),
+    "a directory": ("mv a.jpg b.jpg; mkdir a.jpg", ["a.jpg", "b.jpg"], {"shrunk": 1}),
+}
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_what_others_do_with_an_image_meanwhile_stands(site, deed):
+    lines, there, next_time = DEEDS[deed]
+    site.image("a.jpg", jpeg())
+    site.image("other.txt", b"that the store is not empty")
+    site.update()
+    with meddling(site, f"cd {site.store}; {lines}; cd /") as meddler:
         status, result = optimize(site, wrap=meddler.wrap)
-    assert (status, counts(result)) == (0, {"left": 1})
-    assert Path(os.fsdecode(path)).read_bytes().startswith(jpeg() + b"changed")
-    assert not drafts(site)
-    assert counts(optimize(site)[1]) == {"shrunk": 1}
+    assert (status, counts(result)) == (0, {"kept": 1, "left": 1})
+    found = sorted(str(path.relative_to(site.store)) for path in site.store.rglob("*"))
+    assert found == sorted([*there, "other.txt"]), "and no droppings"
+    for path in site.store.rglob("*.jpg"):
+        if path.is_file():
+            assert path.read_bytes() == jpeg() + b"changed" * (deed == "changed")
+    expected = {"kept": 1 + next_time.get("kept", 0),
+                **({"shrunk": 1} if "shrunk" in next_time else {})}
+    assert counts(optimize(site)[1]) == expected
 
 
 def test_drafts_of_a_killed_run_go_and_only_those(site):
@@ -610,6 +677,67 @@ def test_outside_the_window_nothing_is_even_looked_at(site):
     site.settings["optimize"]["window"] = f"{clock(-1)}-{clock(1)}"
     site.write_config()
     assert counts(optimize(site)[1]) == {"shrunk": 1, "current": 1}
+
+
+def test_the_window_ends_in_the_middle_and_the_next_night_goes_on(site):
+    for one in range(30):
+        site.image(f"{one}.jpg", jpeg(one))
+    site.update()
+    site.settings["optimize"]["window"] = "03:00-05:30"
+    site.write_config()
+    clock = site.root / "now"
+    clock.write_text("@2026-11-20 05:29:00")
+    faked = ["env", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_NO_CACHE=1",
+             f"LD_PRELOAD={FAKETIME}", "TZ=UTC"]
+    with meddling(site, f"echo '@2026-11-20 05:30:00' > {clock}") as meddler:
+        status, result = optimize(site, wrap=[*meddler.wrap, *faked])
+    done = counts(result)
+    assert (status, result["outcome"], done["shrunk"] + done["left"]) == (0, "done", 30)
+    assert 0 < done["shrunk"] <= 4 < done["left"], "what was at hand, and no more"
+    assert not drafts(site)
+    clock.write_text("@2026-11-20 23:00:00")
+    assert optimize(site, wrap=faked)[1]["outcome"] == "closed"
+    clock.write_text("@2026-11-21 03:00:00")
+    assert counts(optimize(site, wrap=faked)[1]) == {
+        "shrunk": done["left"], "current": done["shrunk"]}
+
+
+SKIPPED, TWICE = 1774746000, 1792890000  # when Berlin's clocks go from 2 to 3, and from 3 to 2
+
+
+@pytest.mark.parametrize(("moment", "opened"), [
+    (SKIPPED - 900, False), (SKIPPED, False), (SKIPPED + 900, False),
+    (TWICE - 4500, False), (TWICE - 2700, True), (TWICE + 900, True), (TWICE + 3600, False)])
+def test_in_the_nights_on_which_clocks_change_the_clock_on_the_wall_decides(site, moment, opened):
+    site.image("a.jpg", jpeg())
+    site.settings["optimize"]["window"] = "02:00-03:00"
+    site.write_config()
+    wrap = ["env", "TZ=Europe/Berlin", f"LD_PRELOAD={FAKETIME}",
+            f"FAKETIME={moment + 1 - time.time():+.0f}s"]
+    status, result = optimize(site, wrap=wrap)
+    assert (status, result["outcome"]) == (0, "done" if opened else "closed")
+    assert (site.store / "a.jpg").stat().st_size < 5000 or not opened
+
+
+def test_everybody_else_comes_first_for_the_processor_and_the_disk(site):
+    site.image("a.jpg", jpeg())
+    site.update()
+    told = site.root / "told"
+    with meddling(site, f"(nice; ionice -p $$) > {told}") as meddler:
+        optimize(site, wrap=meddler.wrap)
+    nice, order = told.read_text().splitlines()
+    assert int(nice) == min(19, os.nice(0) + 10)
+    assert order == "best-effort: prio 7"
+
+
+def test_a_terminal_shows_what_is_saved_so_far(site):
+    for one in range(40):
+        site.image(f"{one}.jpg", jpeg(one, waste=60_000))
+    status, shown = on_terminal(site.command("optimize-images"))
+    assert status == 0, shown
+    assert re.search(r"uploads: +\d+%.* [1-9][0-9.]* MB saved", shown), shown
+    assert "uploads: 40 images, 40 made smaller" in shown
+    assert re.search(r"jpeg: 40 made smaller, \d+ bytes saved of \d+ \(9\d\.\d%\)", shown)
 
 
 def test_a_time_limit_leaves_the_rest_and_changes_no_status(site):

@@ -55,6 +55,24 @@ def test_the_largest_come_first_and_each_once_whatever_is_recorded_meanwhile(led
     assert tally(images) == (30, 30, {})
 
 
+def test_what_only_another_recipe_has_dealt_with_comes_last_and_not_all_at_once(ledger):
+    stamps = met(ledger, old1=100, old2=90, old3=80, changed=70, new=10)
+    older = ledger.optimized("s", "older")
+    older.settle([Settled(key, stamps[key], b"x", reason, 0) for key, reason in (
+        (b"old1", None), (b"old2", "a GIF"), (b"old3", None), (b"changed", None))])
+    ledger.images("s").record_seen([(b"changed", 9, 70, 9, 9, None)])
+    images = ledger.optimized("s", "newer")
+    fresh, again = [b"changed", b"new"], [b"old1", b"old2", b"old3"]
+    for limit, expected in ((None, fresh + again), (2, fresh + again[:2]), (0, fresh)):
+        assert [one.key for one in images.due(again=limit)] == expected
+    assert tally(images) == (5, 0, {})
+    came = []
+    for one in images.due():
+        came.append(one.key)
+        images.settle([Settled(one.key, one.stamp, b"y", None, 0)])
+    assert came == fresh + again, "each once, though the first are dealt with by now"
+
+
 def test_every_kind_of_change_makes_an_image_due_and_its_hash_tells_it_again(ledger):
     images = ledger.optimized("s", "r")
     changes = {b"size": (1, 11, 101, 201), b"mtime": (2, 10, 0, 202), b"ctime": (3, 10, 103, 0),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from maintenance.errors import FileChanged, StoreError, ToolError
+from maintenance.errors import FileChanged, NoRoom, StoreError, ToolError
 from maintenance.store import replace
 from maintenance.store.identity import READ
 from maintenance.store.likeness import CannotKeep, refuse
@@ -294,6 +294,50 @@ print(len(scene.content), scene.left())
 """
     told = in_a_store(f"mount -t tmpfs -o nr_inodes=2,mode=777 tmpfs {tmp_path}", code, tmp_path)
     assert told == "store \"uploads\": No space left on device\n3000 [b'f']\n"
+
+
+CALLS = ("open", "write", "fchown", "listxattr", "setxattr", "fchmod", "utime", "fsync", "rename")
+
+
+@pytest.mark.may_skip("not every file system has attributes")
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT], ids=["full", "quota"])
+def test_whichever_call_finds_no_room_ends_the_run_and_the_image_is_whole(
+        scene, monkeypatch, fault):
+    attributes(scene.path, "user.caption", b"a view")
+    reals, left = {name: getattr(os, name) for name in CALLS}, [0]
+
+    def failing(name):
+        def call(*arguments, **more):
+            left[0] -= 1
+            if left[0] == 0:
+                raise OSError(fault, os.strerror(fault))
+            return reals[name](*arguments, **more)
+        return call
+
+    contents = []
+    for step in range(1, 60):
+        with monkeypatch.context() as patched:
+            original, source = scene.original(), os.memfd_create("result")
+            reals["write"](source, NEW)
+            for name in CALLS:
+                patched.setattr(os, name, failing(name))
+            left[0] = step
+            try:
+                with drafted(original, source) as draft:
+                    draft.publish()
+                break
+            except NoRoom as error:
+                assert str(error) == f'store "uploads": {os.strerror(fault)}'
+            finally:
+                os.close(original.fd)
+                os.close(source)
+        contents.append(scene.content)
+        assert scene.left() == [b"f"]
+        Path(os.fsdecode(scene.path)).write_bytes(OLD)
+    # Only when the name is given and cannot be pushed to disk any more is it the new one.
+    assert contents == [OLD] * (len(contents) - 1) + [NEW]
+    assert len(contents) > 8
+    assert (scene.content, scene.left()) == (NEW, [b"f"])
 
 
 def test_room_is_twice_the_image_and_some_more(tmp_path):

@@ -150,6 +150,12 @@ def test_density_stays_and_the_small_picture_in_the_header_goes():
     assert segments(shrunk(original))[0] == (0xE0, head)
 
 
+def test_a_header_with_a_broken_name_stays_too():
+    plain = jpeg(dpi=(72, 144))
+    broken = plain.replace(b"JFIF\0", b"JFIF\x80")
+    assert segments(shrunk(broken))[0] == segments(broken)[0]
+
+
 MPF = (0xE2, b"MPF\0" + bytes(40))
 
 

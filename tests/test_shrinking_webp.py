@@ -56,6 +56,11 @@ def riff(*parts):
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
+def with_chunk(data, name, change):
+    return riff(*((one, change(content) if one == name else content)
+                  for one, content in chunks(data)))
+
+
 def picture(data):
     return [(name, content) for name, content in chunks(data)
             if name not in {b"VP8X", b"ICCP", b"EXIF", b"XMP "}]
@@ -120,6 +125,15 @@ def test_all_metadata_can_stay():
     assert shrunk(original + b"<?php evil".ljust(100), keep=["all"]) == original
 
 
+def test_a_last_byte_that_only_fills_may_be_missing():
+    original = riff(*chunks(webp()), (b"ABCD", b"odd"))
+    assert shrunk(original[:-1]) == webp()
+
+
+def test_one_without_metadata_is_not_even_decoded():
+    assert shrunk(riff((b"VP8 ", bytes(40)))) == NO_GAIN
+
+
 def test_what_lies_behind_the_end_and_what_nobody_knows_goes():
     plain = webp()
     assert shrunk(plain) == NO_GAIN
@@ -133,6 +147,18 @@ def test_a_block_with_a_jpegs_beginning_keeps_its_orientation():
     assert Image.open(BytesIO(shrunk(original))).getexif()[0x0112] == 6
 
 
+def test_what_the_header_does_not_announce_is_not_brought_to_life():
+    """A profile would change the colours, an orientation turn the picture."""
+    loud = webp(**EVERYTHING)
+    silent = with_chunk(loud, b"VP8X", lambda data: b"\0" + data[1:])
+    for keep in ([], ["icc", "orientation"], ["icc", "exif", "xmp", "copyright"]):
+        result = shrunk(silent, keep=keep)
+        assert result == riff((b"VP8X", chunks(silent)[0][1]), *picture(loud))
+        assert "icc_profile" not in Image.open(BytesIO(result)).info
+    plain = webp()
+    assert shrunk(riff(*chunks(plain), (b"EXIF", CAMERA)), keep=["exif"]) == plain
+
+
 VP8X = b"VP8X", bytes(10)
 
 
@@ -140,6 +166,7 @@ VP8X = b"VP8X", bytes(10)
     (lambda w: w[:-2], "Broken: it ends in the middle"),
     (lambda w: w[:40], "Broken: it ends in the middle"),
     (lambda w: w[:12], "Broken: it ends in the middle"),
+    (lambda w: w[:4] + struct.pack("<I", len(w) - 10) + w[8:], "Broken: it ends in the middle"),
     (lambda w: riff(), "Broken: there is no picture in it"),
     (lambda w: riff(VP8X, (b"EXIF", CAMERA)), "Broken: there is no picture in it"),
     (lambda w: riff((b"VP8X", b""), *chunks(w)), "Broken: its header is cut short"),
@@ -174,11 +201,6 @@ def checked(original, result, keep=frozenset({"icc", "orientation"})):
     same_webp(taken, shown_by_webp(taken), result, keep)
 
 
-def with_chunk(data, name, change):
-    return riff(*((one, change(content) if one == name else content)
-                  for one, content in chunks(data)))
-
-
 def without(data, name):
     return riff(*(part for part in chunks(data) if part[0] != name))
 
@@ -207,6 +229,13 @@ def test_what_is_the_same_passes():
 def test_whatever_is_not_the_same_is_refused(result):
     with pytest.raises(Different):
         checked(RICH, result)
+
+
+def test_the_same_pixels_coded_in_another_way_are_refused():
+    one, other = (webp(lossless=True, method=method) for method in (0, 6))
+    assert shown(one) == shown(other)
+    with pytest.raises(Different, match="pixels"):
+        checked(one, other)
 
 
 def test_other_pixels_in_chunks_that_look_the_same_are_refused():

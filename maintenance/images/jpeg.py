@@ -71,7 +71,7 @@ def _reduced(segment: Segment, keep: Collection[str]) -> bytes | None:
     data = segment.data
     if not is_extra(segment):
         return data
-    if starts(segment, 0xE0, b"JFIF\0"):
+    if starts(segment, 0xE0, b"JFIF"):
         return data[:12] + bytes(len(data[12:14]))  # without the small picture
     if starts(segment, 0xE1, EXIF) and "exif" not in keep:
         block = exif.reduced(data[len(EXIF):], keep)

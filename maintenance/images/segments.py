@@ -69,7 +69,7 @@ class Jpeg:
     @property
     def density(self) -> bytes:
         """Return unit and dots of the JFIF header."""
-        return b"".join(s.data[7:12] for s in self.segments if starts(s, 0xE0, b"JFIF\0"))
+        return b"".join(s.data[7:12] for s in self.segments if starts(s, 0xE0, b"JFIF"))
 
     @property
     def colours(self) -> bytes:

@@ -77,15 +77,18 @@ class Webp:
             return [chunk for chunk in self.chunks if chunk.name not in PICTURE | {EXTENDED}]
         return self._all({"exif": EXIF, "icc": PROFILE, "xmp": XMP}[name])
 
+    def heeds(self, name: bytes) -> bool:
+        """Tell whether readers heed metadata of this kind: only what the header announces."""
+        first = self.chunks[0]
+        return first.name == EXTENDED and bool(first.data[0] & _FLAGS[name])
+
     def _all(self, name: bytes) -> list[bytes]:
-        return [chunk.data for chunk in self.chunks if chunk.name == name]
+        return [chunk.data for chunk in self.chunks if chunk.name == name and self.heeds(name)]
 
 
 def parse(data: bytes) -> Webp:
     """Take a file apart; raises Broken, or LeaveAlone when it is not ours to touch."""
     end = 8 + int.from_bytes(data[4:8], "little")
-    if end > len(data) + end % 2:  # some writers leave out the last byte, which only fills
-        raise Broken("it ends in the middle")
     chunks, at = [], 12
     while at < end:
         head = data[at:at + 8]
@@ -117,15 +120,16 @@ def stripped(webp: Webp, keep: Collection[str]) -> Webp:
     """Return it without the metadata that ``keep`` does not name, its pictures untouched."""
     if "all" in keep:
         return webp
-    first, *rest = webp.chunks
-    chosen = list(_chosen(rest, keep))
+    first, chosen = webp.chunks[0], list(_chosen(webp, keep))
     if first.name == EXTENDED:
         first = _flagged(first, [chunk.name for chunk in chosen])
     return Webp((first, *chosen))
 
 
-def _chosen(chunks: Collection[Chunk], keep: Collection[str]) -> Iterator[Chunk]:
-    for chunk in chunks:
+def _chosen(webp: Webp, keep: Collection[str]) -> Iterator[Chunk]:
+    for chunk in webp.chunks[1:]:
+        if chunk.name in _FLAGS and not webp.heeds(chunk.name):
+            continue  # to keep it would be to announce it
         if chunk.name == EXIF and "exif" not in keep:
             block = exif.reduced(chunk.data, keep)
             if block:

@@ -16,8 +16,8 @@ RUNTIME = ("clamav", "clamav-daemon", "clamav-freshclam", "clamdscan", "optipng"
 # Zabbix's server and frontend, whose API the tests use.
 ZABBIX = ("postgresql", "zabbix-server-pgsql", "zabbix-frontend-php", "zabbix-sender", "php-cli",
           "php-pgsql", "php-gd", "php-xml", "php-bcmath", "php-mbstring")
-TESTS = ("strace", "util-linux", "openssl", "libimage-exiftool-perl", "cron", "faketime",
-         "logrotate", "systemd", *ZABBIX)
+TESTS = ("strace", "util-linux", "openssl", "libimage-exiftool-perl", "imagemagick", "cron",
+         "faketime", "logrotate", "systemd", *ZABBIX)
 BEFORE = {"zabbix-sender": "zabbix-agent"}  # which brings the program in older releases
 SERVICES = ("clamav-daemon", "clamav-freshclam", "postgresql", "zabbix-server-pgsql",
             "zabbix-agent")

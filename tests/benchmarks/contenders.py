@@ -82,7 +82,7 @@ def installed(work: Path, image_optim: str) -> list[Contender]:
 
 def picopt(work: Path) -> list[Contender]:
     """Install picopt from PyPI where nothing else is."""
-    place = work / "picopt"
+    place = work / "venv"
     subprocess.run([sys.executable, "-m", "venv", place], check=True)
     got = subprocess.run([place / "bin/pip", "install", "-q", "picopt"], check=False,
                          stderr=subprocess.DEVNULL)
