@@ -117,5 +117,5 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 JOB = Job(script="send-checks", name="checks", run=checks, options=_options, changes=True,
-          sections=("store", "zabbix"), locked=lambda options: not options.print,
+          sections=("store", "clamav", "zabbix"), locked=lambda options: not options.print,
           purpose="Send the state, and what waits in the outbox, to Zabbix.")

@@ -69,6 +69,17 @@ class Images:
         """Return how many of those that are due wait for a later run."""
         return self.count(_due(need), _young(need))
 
+    def never_since(self) -> float | None:
+        """Return since when (epoch) an image has been as it is, and was never checked so.
+
+        The oldest such moment; None when every image was checked.
+        """
+        query = sa.select(sa.func.min(images.c.ctime_ns)).where(
+            self._mine, images.c.checked.is_(None), images.c.missing_since.is_(None))
+        with reading(self._engine) as connection:
+            found = connection.execute(query).scalar()
+        return None if found is None else int(found) / 1e9
+
     def with_verdict(self, verdict: Verdict, limit: int) -> Sequence[ImageRow]:
         """Return images in the store that have ``verdict``, in the order of paths."""
         return self._rows(self._mine, images.c.verdict == verdict.value,

@@ -1,0 +1,1 @@
+"""The template for Zabbix, and what makes it."""
