@@ -1,6 +1,6 @@
 """The three dashboards."""
 
-from zabbix.generator.parts import Dashboard, Widget
+from template.parts import Dashboard, Widget
 
 DASHBOARDS = (
     Dashboard("Store health", (

@@ -1,7 +1,7 @@
 """What Zabbix is told, and which members of it become items of their own."""
 
-from zabbix.generator.parts import Graph, Item, Master, Rule
-from zabbix.generator.triggers import JOB_TRIGGERS, STORE_TRIGGERS
+from template.parts import Graph, Item, Master, Rule
+from template.triggers import JOB_TRIGGERS, STORE_TRIGGERS
 
 KNOWN = ("definitions", "rescan", "optimize", "checks")  # jobs whose runs have items from the start
 EXPECTED = ("definitions", "rescan", "checks")  # of these, missed also before they ever ran
@@ -34,6 +34,25 @@ NEVER_SINCE = """\
 var one = JSON.parse(value), at = Date.parse(one.never_since);
 return !one.never ? 0 : isNaN(at) ? 1 : at / 1000;"""
 
+# One text for alarm and reason: values of two items need not arrive in the same moment.
+# send-checks that met no server tells of it when the server is back: no alarm any more.
+FAILURE = """\
+var run = JSON.parse(value);
+if (run.outcome !== 'failed' || run.job === 'checks' && !run.server) {
+    return '';
+}
+return run.error || 'no reason given';"""
+FOUND = """\
+var count = 0, images = [];
+JSON.parse(value).forEach(function (one) {
+    count += typeof one.infected === 'number' ? one.infected : 0;
+    if (one.signature) {
+        images.push(one.path + ' (' + one.signature + ')');
+    }
+});
+count = count || images.length;
+return count ? count + ': ' + images.slice(0, 10).join(', ') : '';"""
+
 
 def run(job: str) -> Master:
     """Return the item for the runs of a job."""
@@ -45,7 +64,8 @@ def of_run(job: str) -> tuple[Item, ...]:
     master, jobs = f"run[{job}]", f'$.jobs[?(@.job=="{job}")]'
     return (
         Item(f"outcome[{job}]", f"Outcome: {job}", master, "$.outcome", "word"),
-        Item(f"error[{job}]", f"Error: {job}", master, "$.error", "text", otherwise=""),
+        Item(f"failure[{job}]", f"Why the last run failed: {job}", master, "", "text",
+             script=FAILURE),
         Item(f"seconds[{job}]", f"Run time: {job}", master, "$.seconds", "share", "s"),
         Item(f"last_success[{job}]", f"Last success: {job}", "state",
              f"{jobs}.last_success.first()", "time"))
@@ -97,8 +117,6 @@ ITEMS = (
     Item("left[optimize]", "Left: optimise", "run[optimize]", "$.left"),
     Item("checks.sent", "Checks: results sent", "run[checks]", "$.sent"),
     Item("checks.dropped", "Checks: results dropped", "run[checks]", "$.dropped"),
-    Item("checks.server", "Checks: server that answered", "run[checks]", "$.server", "text",
-         otherwise=""),
 )
 
 
@@ -125,10 +143,9 @@ STORES = Rule(
         _of_store("oldest_check", "oldest check", "time"),
         _of_store("bytes", "size", units="B"),
         _of_store("bytes_saved", "bytes saved", "share", "B"),
-        Item("rescan.found[{#STORE}]", "Store {#STORE}: infected images found by a run",
-             "run[rescan]", '$.stores[?(@.name=="{#STORE}")].infected.first()'),
-        Item("rescan.paths[{#STORE}]", "Store {#STORE}: which were infected", "run[rescan]",
-             '$.infected[?(@.store=="{#STORE}")].path', "text", otherwise="[]")),
+        Item("rescan.found[{#STORE}]", "Store {#STORE}: infected images in the last run",
+             "run[rescan]", '$..[?(@.name=="{#STORE}" || @.store=="{#STORE}")]', "text",
+             otherwise="[]", script=FOUND)),
     triggers=STORE_TRIGGERS,
     graphs=(
         Graph("Store {#STORE}: coverage", (

@@ -33,7 +33,7 @@ class Master:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A member of a master item's JSON.
+    """A member of a master item's JSON; without a ``path`` the script gets all of it.
 
     ``kind``: number, share (with a fraction, or below zero), flag (yes or no), time,
     text (long) or word. ``otherwise``: what a member that is missing or null counts as;
@@ -62,7 +62,8 @@ class Trigger:
     happened: str
     todo: str
     after: tuple[str, ...] = ()
-    opdata: str = ""
+    opdata: str = ""  # beside the name: a number, for the frontend shows little of a text
+    more: str = ""  # what the name of a problem says besides
     by_hand: bool = False  # stays until somebody closes it
 
     @property

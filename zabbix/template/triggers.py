@@ -1,6 +1,6 @@
 """Alarms: what they wait for, and what they tell the person who is called at night."""
 
-from zabbix.generator.parts import Trigger
+from template.parts import Trigger
 
 AVERAGE, HIGH, INFO, WARNING = "AVERAGE", "HIGH", "INFO", "WARNING"
 
@@ -13,15 +13,15 @@ RUNS = {
     "checks": "`imagewarden-send-checks`"}
 
 
-def failed(job: str, what: str, also: str = "") -> Trigger:
+def failed(job: str, what: str) -> Trigger:
     """Return the alarm for a run of ``job`` that failed."""
     return Trigger(
         f"failed[{job}]", f"Job {job}: the last run failed",
-        f'last(@outcome[{job}])="failed" and length(last(@error[{job}]))>=0{also}', AVERAGE,
-        f"A run of {job} could not do its work. {what} The line beside this alarm says why.",
+        f"length(last(@failure[{job}]))>0", AVERAGE,
+        f"A run of {job} could not do its work. {what} The alarm's name ends with the reason.",
         f"{LOG.format(job=job)} `imagewarden-doctor` names the repair for what it finds. Then run"
         f" {RUNS.get(job, 'the job')} by hand; when it ends well, this alarm closes.",
-        after=("nodata",) if job == "checks" else (), opdata="{ITEM.LASTVALUE2}")
+        after=("nodata",) if job == "checks" else (), more=": {ITEM.VALUE1}")
 
 
 def overdue(job: str, *, expected: bool) -> Trigger:
@@ -71,8 +71,7 @@ TRIGGERS = (
     failed("definitions", "The definitions stay as they are."),
     failed("rescan", "Images keep the verdicts that they had."),
     failed("optimize", "Nothing was lost: an image is the old or the new one."),
-    # A run that met no server at all tells of it when the server is back: no alarm any more.
-    failed("checks", "Results may wait.", ' and last(@checks.server)<>""'),
+    failed("checks", "Results may wait."),
     overdue("definitions", expected=True),
     overdue("rescan", expected=True),
     overdue("optimize", expected=False),
@@ -118,7 +117,7 @@ TRIGGERS = (
         "`imagewarden-quarantine list` shows the signatures. A wrong one: put its name into a local"
         " .ign2 file beside the databases, then `imagewarden-quarantine restore TICKET`. A right"
         " one, or when that is done: `imagewarden-quarantine release --store NAME`; the next"
-        " rescan goes on. This alarm closes with the brake.", opdata="{ITEM.LASTVALUE1}"),
+        " rescan goes on. This alarm closes with the brake.", more=": {ITEM.VALUE1}"),
     Trigger(
         "outbox", "More than {$IMAGEWARDEN.OUTBOX.MAX} results wait for Zabbix",
         "last(@outbox.waiting)>{$IMAGEWARDEN.OUTBOX.MAX}", WARNING,
@@ -161,14 +160,14 @@ TRIGGERS = (
 STORE_TRIGGERS = (
     Trigger(
         "found", "Store {#STORE}: infected images found",
-        "last(@rescan.found[{#STORE}])>0 and length(last(@rescan.paths[{#STORE}]))>=0", HIGH,
+        "length(last(@rescan.found[{#STORE}]))>0", HIGH,
         "A rescan found infected images in the store {#STORE}. With [rescan] action ="
         " \"quarantine\" they were taken out; else they are still being served.",
         "`imagewarden-quarantine list` and `imagewarden-store-status`; /var/log/imagewarden/"
         "rescan.log names image and signature. Look at one: `imagewarden-quarantine show TICKET`."
         " Taken by mistake: `imagewarden-quarantine restore TICKET`. Find out how it came in."
         " Close this alarm by hand when it is dealt with: it stays until then.",
-        opdata="{ITEM.LASTVALUE1}: {ITEM.LASTVALUE2}", by_hand=True),
+        more=": {ITEM.VALUE1}", by_hand=True),
     Trigger(
         "infected", "Store {#STORE}: infected images are in it",
         "last(@store.infected[{#STORE}])>0", HIGH,

@@ -1,6 +1,6 @@
 """Every threshold, and what it is unless a host says otherwise."""
 
-from zabbix.generator.parts import Macro
+from template.parts import Macro
 
 MACROS = (
     Macro("DEFINITIONS.AGE.WARN", "2d", "Age of the definitions that is a warning."),

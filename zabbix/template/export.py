@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 
-from zabbix.generator import dashboards, items, macros, triggers, yaml
-from zabbix.generator.parts import (
+from template import dashboards, items, macros, triggers, yaml
+from template.parts import (
     PREFIX,
     TEMPLATE,
     Dashboard,
@@ -18,7 +18,7 @@ from zabbix.generator.parts import (
     uuid,
     with_paths,
 )
-from zabbix.generator.yaml import Node
+from template.yaml import Node
 
 # Zabbix's own group for such templates, under the UUID that it has in every installation.
 GROUP = {"uuid": "a571c0d144b14fd4a87a9d9b2aa9fcd6", "name": "Templates/Applications"}
@@ -72,17 +72,18 @@ def _item(one: Item) -> Mapping[str, Node]:
 
 def _steps(one: Item) -> Iterable[Mapping[str, Node]]:
     """Yield what makes the member's value of the JSON; null and missing are the same."""
-    otherwise: dict[str, Node] = {"error_handler": "DISCARD_VALUE"}
-    default = "" if one.kind == "time" and not one.script else one.otherwise
-    if default is not None:
-        otherwise = {"error_handler": "CUSTOM_VALUE", "error_handler_params": default}
-    yield {"type": "JSONPATH", "parameters": [one.path], **otherwise}
-    if one.kind != "time":
+    script = one.script or (TO_EPOCH if one.kind == "time" else "")
+    default = "" if script == TO_EPOCH else one.otherwise
+    otherwise: dict[str, Node] = {"error_handler": "DISCARD_VALUE"} if default is None else {
+        "error_handler": "CUSTOM_VALUE", "error_handler_params": default}
+    if one.path:
+        yield {"type": "JSONPATH", "parameters": [one.path], **otherwise}
+    if script:
+        yield {"type": "JAVASCRIPT", "parameters": [script]}
+    else:
         yield {"type": "NOT_MATCHES_REGEX", "parameters": ["^null$"], **otherwise}
     if one.kind == "flag":
         yield {"type": "BOOL_TO_DECIMAL", "parameters": [""]}
-    if one.kind == "time":
-        yield {"type": "JAVASCRIPT", "parameters": [one.script or TO_EPOCH]}
 
 
 def _tags(key: str) -> Sequence[Node]:
@@ -95,7 +96,8 @@ def _trigger(kind: str, one: Trigger, known: Mapping[str, Trigger]) -> Mapping[s
         {"name": _named(known[mark]), "expression": with_paths(known[mark].expression)}
         for mark in one.after]} if one.after else {}
     return {"uuid": uuid(kind, one.mark), "expression": with_paths(one.expression), **by_hand,
-            "name": _named(one), **({"opdata": one.opdata} if one.opdata else {}),
+            "name": _named(one), **({"event_name": _named(one) + one.more} if one.more else {}),
+            **({"opdata": one.opdata} if one.opdata else {}),
             "priority": one.severity, "description": one.about, "manual_close": "YES", **after,
             "tags": [{"tag": "scope", "value": one.mark.partition("[")[0].partition(".")[0]}]}
 

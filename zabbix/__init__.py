@@ -1,1 +1,0 @@
-"""The template for Zabbix, and what makes it."""
