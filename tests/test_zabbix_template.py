@@ -5,8 +5,8 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from template.items import KNOWN
 
+from template.items import KNOWN
 from tests.site import BAD, wait_until
 from tests.watched import PATIENCE, Watched, imported, unlink
 

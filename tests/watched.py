@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from template import items, triggers
-from template.parts import TEMPLATE
-
 from maintenance.monitoring import trapper
 from maintenance.monitoring.trapper import Server
 from maintenance.monitoring.values import Value
 from maintenance.times import Deadline
+from template import items, triggers
+from template.parts import TEMPLATE
 from tests.site import Site, wait_until
 from tests.zabbix import Zabbix
 

@@ -184,8 +184,8 @@ STORE_TRIGGERS = (
         WARNING,
         "For so long there was no moment without images in the store {#STORE} about which the"
         " engine could say nothing. They do not count as clean.",
-        "/var/log/imagewarden/rescan.log names them with the reason: larger than [clamav]"
-        " max_file_size, not readable, an engine that does not answer.",
+        "`imagewarden-rescan-store --store NAME` asks again and names them with the reason: larger"
+        " than [clamav] max_file_size, not readable, an engine that does not answer.",
         after=("undone[rescan]", "failed[rescan]", "overdue[rescan]"), opdata="{ITEM.LASTVALUE1}"),
     Trigger(
         "never",
