@@ -1,12 +1,14 @@
 """The template on a real Zabbix: imported by its script, fed by real jobs, its alarms heard."""
 
+import json
 import sqlite3
 import time
 from contextlib import contextmanager
 
 import pytest
 
-from template.items import KNOWN
+from maintenance.times import epoch
+from template.items import ITEMS, KNOWN, MASTERS
 from tests.site import BAD, wait_until
 from tests.watched import PATIENCE, Watched, imported, unlink
 
@@ -289,6 +291,114 @@ def test_checks_that_fail_ring_but_not_for_what_is_over(watched):
     watched.wait_for_alarm("failed[checks]")
     watched.checks()
     watched.wait_for_silence("failed[checks]")
+
+
+# --- what no job of ours would send, but the contract allows
+
+
+def database(name, built, checked="2026-11-20T00:00:00Z"):
+    return {"name": name, "version": None, "signatures": 1, "built": built, "checked": checked}
+
+
+OLD, NEW = "2021-09-16T12:32:42Z", "2026-11-19T08:00:00Z"
+
+
+@pytest.mark.parametrize(("databases", "time"), [
+    ([database("main.cvd", OLD), database("daily.cld", NEW)], NEW),
+    ([database("daily.cvd", OLD), database("bytecode.cvd", NEW)], OLD),
+    ([database("main.cvd", OLD), database("own.cvd", NEW)], NEW),
+    ([database("a.ndb", None), database("daily.cvd", NEW)], NEW),
+    ([database("a.ndb", None, OLD), database("daily.cvd", NEW)], OLD),
+    ([database("a.ndb", None)], "2026-11-20T00:00:00Z"),
+    ([], None)])
+def test_definitions_are_as_old_as_what_should_be_newest(contract, databases, time):
+    contract.tell({"definitions": {"generation": 1, "databases": databases}})
+    contract.wait_for("imagewarden.definitions.time", str(int(epoch(time)) if time else 0))
+
+
+@pytest.fixture(scope="module")
+def contract(zabbix, silent, tmp_path_factory):
+    """A host that is told what the contract says, by hand."""
+    return Contract(zabbix, "contract", tmp_path_factory.mktemp("contract"), {})
+
+
+class Contract(Watched):
+    """A host that is sent what no site of ours would send."""
+
+    def tell(self, state, key="imagewarden.state"):
+        text = json.dumps(state, ensure_ascii=False)
+        wait_until(lambda: self.offer(key, text, ns=time.time_ns() % 10**9) == 1, PATIENCE)
+
+
+NAMES = ['up "loads" \\ é', "it's", 'both\'"', "$1 {$X}", "[0]", "x'] || @.n==1 || ['"]
+
+
+def test_names_of_any_kind_have_their_own_values(contract):
+    contract.tell([{"{#STORE}": name} for name in NAMES], "imagewarden.stores")
+    contract.tell([{"{#DATABASE}": name} for name in NAMES], "imagewarden.databases")
+    contract.tell([{"{#JOB}": name} for name in [*KNOWN, *NAMES]], "imagewarden.jobs")
+    made = 13 * len(NAMES), 3 * len(NAMES), 5 * len(NAMES)
+    wait_until(lambda: len(contract.items()) == len(MASTERS) + len(ITEMS) + sum(made), PATIENCE)
+    contract.zabbix.learn()
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ")
+    state = {
+        "stores": [{"name": name, "images": 10 + n, "previous_images": None, "unknown": 0,
+                    "never": n % 2} for n, name in enumerate(NAMES)],
+        "definitions": {"generation": 1, "databases": [
+            database(name, None) | {"signatures": 20 + n} for n, name in enumerate(NAMES)]},
+        "jobs": [{"job": name, "outcome": "done", "finished": at, "last_success": at}
+                 for name in NAMES]}
+    run = {"job": "rescan", "outcome": "infected", "infected_total": len(NAMES),
+           "stores": [{"name": name, "infected": 1} for name in NAMES],
+           "infected": [{"store": name, "path": f"{n}.jpg", "signature": "Bad"}
+                        for n, name in enumerate(NAMES)]}
+
+    def values():
+        contract.tell(state)
+        contract.tell(run, "imagewarden.run[rescan]")
+        return contract.items()
+
+    def of(items, kind):
+        return {one["lastvalue"] for key, one in items.items()
+                if key.startswith(f"imagewarden.{kind}[")}
+
+    every = range(len(NAMES))
+    wait_until(lambda: of(values(), "store.images") == {str(10 + n) for n in every}, PATIENCE)
+    items = values()
+    assert of(items, "database.signatures") == {str(20 + n) for n in every}
+    assert of(items, "store.previous_images") == {"0"}
+    assert of(items, "store.never_since") == {"0", "1"}, "nobody says since when: always"
+    assert of(items, "rescan.found") == {f"1: {n}.jpg (Bad)" for n in every}
+    success = str(int(epoch(at)))
+    assert [key for key, one in items.items() if key.startswith("imagewarden.last_success[")
+            and one["lastvalue"] == success] == [
+        key for key in items if key.startswith("imagewarden.last_success[")
+        and not any(job in key for job in KNOWN)]
+    rules = contract.zabbix.api("discoveryrule.get", hostids=[contract.id], output=["error"])
+    assert {one["error"] for one in rules} == {""}
+    assert {one["error"] for one in items.values()} == {""}
+
+
+@pytest.mark.parametrize(("run", "why"), [
+    ({"outcome": "failed", "error": "because"}, "because"),
+    ({"outcome": "failed"}, "no reason given"),
+    ({"outcome": "incomplete", "error": "x"}, ""), ({}, "")])
+def test_why_a_run_failed_is_one_text(contract, run, why):
+    contract.tell({"job": "optimize", **run}, "imagewarden.run[optimize]")
+    contract.wait_for("imagewarden.failure[optimize]", why)
+
+
+def test_a_run_without_members_leaves_the_values_that_there_were(contract):
+    contract.tell({"job": "optimize", "outcome": "done", "seconds": 1.5, "bytes_saved": -5,
+                   "stores": [{"shrunk": 2}, {"shrunk": 3}]}, "imagewarden.run[optimize]")
+    contract.wait_for("imagewarden.optimize.shrunk", "5")
+    contract.tell({"job": "optimize", "outcome": "closed", "seconds": 2.5, "stores": []},
+                  "imagewarden.run[optimize]")
+    contract.wait_for("imagewarden.seconds[optimize]", "2.5")
+    items = contract.items()
+    assert items["imagewarden.optimize.shrunk"]["lastvalue"] == "5"
+    assert items["imagewarden.optimize.saved"]["lastvalue"] == "-5"
+    assert {one["error"] for one in items.values()} == {""}
 
 
 def test_a_second_import_changes_nothing_and_keeps_history(watched):
