@@ -1,6 +1,7 @@
 """Against a real Zabbix server: what it has in its history is what counts."""
 
 import json
+import random
 import socket
 import subprocess
 import time
@@ -8,10 +9,11 @@ from itertools import count
 
 import pytest
 
+from maintenance.ledger.ledger import Ledger, Run
 from maintenance.monitoring import trapper
-from maintenance.monitoring.trapper import Server
+from maintenance.monitoring.server import Server
 from maintenance.monitoring.values import Value
-from maintenance.times import Deadline
+from maintenance.times import DAY, Deadline
 from tests.site import BAD, body_signature, wait_until
 from tests.zabbix import as_plain_user
 
@@ -107,6 +109,65 @@ def test_what_was_collected_while_the_server_was_down_arrives_complete_and_in_or
     assert [one["outbox"]["waiting"] for one in states] == [1, 3, 7]
 
 
+def test_a_day_without_the_server_arrives_run_by_run_with_the_time_of_each(
+        sending, zabbix, host):
+    """What the jobs of a day leave in the outbox, and some tries to send it."""
+    host.make(STATE, CHECKS, RESCAN)
+    sending.update()  # makes the ledger
+    begun = NOW - DAY
+    told = {STATE: [], CHECKS: [], RESCAN: []}
+    zabbix.stop_server()
+    try:
+        with Ledger.open(sending.state) as ledger:
+            for minute in range(0, 24 * 60, 5):
+                at = begun + minute * 60 + minute % 7 / 10
+                job = "rescan" if minute % 60 == 0 else "checks"
+                result = {"job": job, "outcome": "failed", "at": minute, "name": HOSTILE}
+                ledger.record_run(Run(job, at - 1, at, "failed", 1, result, None), send=True)
+                told[RESCAN if job == "rescan" else CHECKS].append((int(at), result))
+                ledger.outbox.put(STATE, json.dumps({"at": minute}), at, keep=10**6)
+                told[STATE].append((int(at), {"at": minute}))
+        for _ in range(5):
+            assert checks(sending, 1)["server"] is None
+    finally:
+        zabbix.start_server()
+    assert checks(sending)["sent"] >= 24 * 12 * 2
+    for key, own in ((STATE, 6), (CHECKS, 6), (RESCAN, 0)):  # what send-checks itself added
+        found = [(int(one["clock"]), json.loads(one["value"]))
+                 for one in host.history(key, len(told[key]) + own)]
+        assert found[:len(told[key])] == told[key], "in order, each with its time, none twice"
+
+
+def test_a_host_that_zabbix_does_not_know_is_one_line_and_nothing_is_lost(sending, zabbix, host):
+    host.make(STATE, CHECKS)
+    sending.settings["zabbix"]["host"] = "nobody.example"
+    sending.write_config()
+    ended = sending.run("send-checks")
+    assert (ended.status, ended.err.count("\n")) == (1, 1)
+    assert 'refuses values of host "nobody.example"' in ended.err
+    sending.settings["zabbix"]["host"] = host.name
+    sending.write_config()
+    assert checks(sending)["sent"] == 3
+    assert len(host.history(STATE, 2)) == 2
+
+
+def test_what_a_disabled_host_refuses_arrives_when_it_is_enabled(sending, zabbix, host):
+    host.make(STATE, CHECKS)
+    zabbix.api("host.update", hostid=host.id, status=1)
+    zabbix.learn()
+    wait_until(lambda: host.offer(STATE, "probe", 1) == 0)
+    assert "linked to it?" in sending.run("send-checks").err
+    doctor = sending.run("doctor", "--json").json["checks"]
+    [found] = [one["detail"] for one in doctor if one["check"] == "zabbix"]
+    assert "takes 0 of 4" in found
+    zabbix.api("host.update", hostid=host.id, status=0)
+    zabbix.learn()
+    wait_until(lambda: host.offer(STATE, "probe", 1) == 1)
+    checks(sending)
+    host.history(STATE, 2)
+    host.history(CHECKS, 2)
+
+
 def test_a_value_waits_for_its_item_and_others_pass(sending, host):
     host.make(STATE, CHECKS)
     sending.update()
@@ -163,6 +224,20 @@ def test_what_print_shows_for_zabbix_sender_is_what_arrives(sending, zabbix, hos
     assert json.loads(value["value"]) == result
     [value] = host.history(STATE, 1)
     assert json.loads(value["value"])["stores"] == json.loads(shown[-1]["value"])["stores"]
+
+
+PIECES = ['"', "\\", "\n", "\\n", " ", "\t", "a", "é", "😀", "-", "{$X}", "%s", "\x7f", "\u2028"]
+
+
+def test_random_texts_survive_zabbix_senders_format(zabbix, host, tmp_path):
+    host.make(STATE)
+    chance = random.Random(7)
+    texts = ["".join(chance.choices(PIECES, k=chance.randrange(1, 9))) for _ in range(500)]
+    lines = [Value(host.name, STATE, text, NOW, ns).line() for ns, text in enumerate(texts, 1)]
+    (tmp_path / "values").write_text("".join(f"{line}\n" for line in lines))
+    subprocess.run(["zabbix_sender", "-z", "127.0.0.1", "-p", str(zabbix.port), "-T", "-N", "-i",
+                    tmp_path / "values"], check=True, capture_output=True)
+    assert [one["value"] for one in host.history(STATE, 500)] == texts
 
 
 @pytest.mark.parametrize("text", [

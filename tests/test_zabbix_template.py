@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from maintenance.monitoring.values import parts
 from maintenance.times import epoch
 from template.items import ITEMS, KNOWN, MASTERS
 from tests.site import BAD, wait_until
@@ -377,6 +378,32 @@ def test_names_of_any_kind_have_their_own_values(contract):
     rules = contract.zabbix.api("discoveryrule.get", hostids=[contract.id], output=["error"])
     assert {one["error"] for one in rules} == {""}
     assert {one["error"] for one in items.values()} == {""}
+
+
+def test_a_long_state_brings_every_store_its_values(contract):
+    names = [f"store {at:03} " + "é" * 200 for at in range(200)]
+    rows = [{"name": name, "images": 7, "previous_images": 9, "unknown": 0, "never": 0,
+             "more": "x" * 200} for name in names]
+    text = json.dumps({"stores": rows, "outbox": {"waiting": 3}}, ensure_ascii=False)
+    assert len(text) > 80_000
+    made = parts(text, "stores")
+    contract.tell([{"{#STORE}": names[0]}, {"{#STORE}": names[-1]}], "imagewarden.stores")
+    keys = [f"imagewarden.store.{what}[{name}]" for name in (names[0], names[-1])
+            for what in ("images", "previous_images")]
+    wait_until(lambda: set(keys) <= set(contract.items()), PATIENCE)
+    contract.zabbix.learn()
+
+    def values():
+        for part in made:
+            contract.tell(json.loads(part))
+        items = contract.items()
+        return [items[key]["lastvalue"] for key in keys]
+
+    wait_until(lambda: values() == ["7", "9", "7", "9"], PATIENCE)
+    contract.wait_for("imagewarden.outbox.waiting", "3")
+    last = contract.items()[keys[1]]["itemid"]
+    history = contract.zabbix.api("history.get", itemids=[last], history=3, output=["value"])
+    assert {one["value"] for one in history} == {"9"}, "no part says anything of others' stores"
 
 
 @pytest.mark.parametrize(("run", "why"), [

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from maintenance.monitoring import trapper
-from maintenance.monitoring.trapper import Server
+from maintenance.monitoring.server import Server
 from maintenance.monitoring.values import Value
 from maintenance.times import Deadline
 from template import items, triggers

@@ -52,5 +52,5 @@ def doctor(context: Context) -> DoctorReport:
 
 
 JOB = Job(script="doctor", name="doctor", run=doctor, records=False, shows=True,
-          sections=("store", "clamav", "definitions", "upload"),
+          sections=("store", "clamav", "definitions", "upload", "zabbix"),
           purpose="Check every dependency and permission that the configuration needs.")

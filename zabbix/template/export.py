@@ -71,13 +71,18 @@ def _item(one: Item) -> Mapping[str, Node]:
 
 
 def _steps(one: Item) -> Iterable[Mapping[str, Node]]:
-    """Yield what makes the member's value of the JSON; null and missing are the same."""
+    """Yield what makes the member's value of the JSON; null and missing are the same.
+
+    Not so where the whole row of a store may be in another part of a long state.
+    """
     script = one.script or (TO_EPOCH if one.kind == "time" else "")
     default = "" if script == TO_EPOCH else one.otherwise
-    otherwise: dict[str, Node] = {"error_handler": "DISCARD_VALUE"} if default is None else {
+    nothing: dict[str, Node] = {"error_handler": "DISCARD_VALUE"}
+    otherwise = nothing if default is None else {
         "error_handler": "CUSTOM_VALUE", "error_handler_params": default}
     if one.path:
-        yield {"type": "JSONPATH", "parameters": [one.path], **otherwise}
+        missing = nothing if "{#" in one.path else otherwise
+        yield {"type": "JSONPATH", "parameters": [one.path], **missing}
     if script:
         yield {"type": "JAVASCRIPT", "parameters": [script]}
     else:

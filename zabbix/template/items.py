@@ -145,7 +145,7 @@ STORES = Rule(
         _of_store("bytes_saved", "bytes saved", "share", "B"),
         Item("rescan.found[{#STORE}]", "Store {#STORE}: infected images in the last run",
              "run[rescan]", '$..[?(@.name=="{#STORE}" || @.store=="{#STORE}")]', "text",
-             otherwise="[]", script=FOUND)),
+             script=FOUND)),
     triggers=STORE_TRIGGERS,
     graphs=(
         Graph("Store {#STORE}: coverage", (
