@@ -16,6 +16,7 @@ from maintenance.monitoring.values import Value
 from maintenance.times import DAY, Deadline
 from tests.site import BAD, body_signature, wait_until
 from tests.zabbix import as_plain_user
+from tests.zabbix_proxy import proxy
 
 pytestmark = pytest.mark.server
 STATE, RESCAN, CHECKS = ("imagewarden.state", "imagewarden.run[rescan]", "imagewarden.run[checks]")
@@ -136,6 +137,25 @@ def test_a_day_without_the_server_arrives_run_by_run_with_the_time_of_each(
         found = [(int(one["clock"]), json.loads(one["value"]))
                  for one in host.history(key, len(told[key]) + own)]
         assert found[:len(told[key])] == told[key], "in order, each with its time, none twice"
+
+
+@pytest.mark.long
+def test_ten_thousand_results_arrive_complete_and_in_order(sending, zabbix, host):
+    host.make(STATE, CHECKS, RESCAN)
+    sending.update()
+    with Ledger.open(sending.state) as ledger:
+        for at in range(10_000):
+            ledger.record_run(Run("rescan", NOW, NOW - 10_000 + at, "done", 0,
+                                  {"at": at, "text": HOSTILE * 20}, None), send=True)
+    told = checks(sending)
+    assert (told["sent"], told["waiting"]) == (10_001, 1), "the run of an item that is missing"
+    wait_until(lambda: zabbix.sql("SELECT count(*) FROM history_text WHERE itemid ="
+                                  f" {host.items[RESCAN]} AND clock > 1").strip() == "10000")
+    rows = zabbix.sql("SELECT clock, value FROM history_text WHERE itemid ="
+                      f" {host.items[RESCAN]} AND clock > 1 ORDER BY clock, ns").splitlines()
+    seen = [line.split("|", 1) for line in rows]
+    assert [int(clock) for clock, _ in seen] == [NOW - 10_000 + at for at in range(10_000)]
+    assert [json.loads(value)["at"] for _, value in seen] == [*range(10_000)]
 
 
 def test_a_host_that_zabbix_does_not_know_is_one_line_and_nothing_is_lost(sending, zabbix, host):
@@ -270,6 +290,34 @@ def test_discovery_makes_the_items_that_runs_then_arrive_in(sending, zabbix, hos
     host.items = items()
     wait_until(lambda: sending.run("send-checks") and zabbix.history(host.items[CHECKS]), 60)
     assert json.loads(zabbix.history(host.items[CHECKS])[0]["value"])["job"] == "checks"
+
+
+# --- a proxy in between
+
+
+@pytest.mark.may_skip("needs Debian's archive: the proxy's package excludes the server's")
+def test_a_proxy_passes_on_what_it_takes_each_with_its_own_time(
+        sending, zabbix, host, tmp_path_factory):
+    host.make(STATE, CHECKS, RESCAN)
+    sending.update()
+    with proxy(zabbix, "between", tmp_path_factory.mktemp("proxy")) as (address, monitor):
+        monitor(host.id)
+        wait_until(lambda: host.offer(STATE, "probe", 1) == 0)  # the server leaves it to the proxy
+        sending.settings["zabbix"]["servers"] = [zabbix.address]
+        sending.write_config()
+        told = [checks(sending, 1) for _ in range(2)]
+        told.append(sending.rescan()[1])
+        sending.settings["zabbix"]["servers"] = [zabbix.address, address]
+        sending.write_config()
+        wait_until(lambda: sending.run("send-checks").status == 0, 60)
+        done = checks(sending)
+        assert (done["server"], done["waiting"]) == (address, 1), "of the definitions: no item"
+        assert json.loads(host.history(RESCAN, 1)[0]["value"]) == told[2]
+        wait_until(lambda: len(zabbix.history(host.items[CHECKS])) > 3)
+        runs = [json.loads(one["value"]) for one in zabbix.history(host.items[CHECKS])]
+        assert runs[:2] == told[:2]
+        stamps = [(one["clock"], one["ns"]) for one in zabbix.history(host.items[CHECKS])]
+        assert len(set(stamps)) == len(stamps)
 
 
 # --- TLS

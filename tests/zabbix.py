@@ -83,12 +83,12 @@ class Zabbix:
 
     # --- the parts
 
-    def _start(self, *argv: str | Path) -> subprocess.Popen:
+    def start(self, *argv: str | Path) -> subprocess.Popen:
         with (self.place / "log").open("ab") as log:
             return subprocess.Popen([*as_plain_user(), *argv], cwd="/", env=ENVIRONMENT,
                                     stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
-    def _end(self, process: subprocess.Popen, how: int) -> None:
+    def end(self, process: subprocess.Popen, how: int) -> None:
         process.send_signal(how)
         try:
             process.wait(20)
@@ -125,10 +125,10 @@ class Zabbix:
         data = self.place / "pg"
         self._run(programs / "initdb", "-D", data, "-U", "zabbix", "-A", "trust", "-E", "UTF8",
                   "--locale=C.UTF-8", "-N")
-        server = self._start(programs / "postgres", "-D", data, "-k", self.place, "-c",
+        server = self.start(programs / "postgres", "-D", data, "-k", self.place, "-c",
                              "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off",
                              "-c", "synchronous_commit=off")
-        self._ending.callback(self._end, server, signal.SIGQUIT)
+        self._ending.callback(self.end, server, signal.SIGQUIT)
         ready = [programs / "pg_isready", "-q", "-h", self.place, "-U", "zabbix"]
         wait_until(lambda: subprocess.run(ready, check=False).returncode == 0)
         self._run(programs / "createdb", "-h", self.place, "-U", "zabbix", "zabbix")
@@ -151,10 +151,10 @@ class Zabbix:
         (self.place / "web.conf.php").write_text("\n".join([
             "<?php", *lines, "$DB['ENCRYPTION'] = $DB['VERIFY_HOST'] = false;",
             "$DB['DOUBLE_IEEE754'] = true;", "$IMAGE_FORMAT_DEFAULT = IMAGE_FORMAT_PNG;"]))
-        server = self._start("php", "-d", "memory_limit=512M", "-d", "max_execution_time=300",
+        server = self.start("php", "-d", "memory_limit=512M", "-d", "max_execution_time=300",
                              "-d", "post_max_size=32M", "-d", f"session.save_path={self.place}",
                              "-S", f"127.0.0.1:{self._web}", "-t", pages)
-        self._ending.callback(self._end, server, signal.SIGTERM)
+        self._ending.callback(self.end, server, signal.SIGTERM)
         wait_until(lambda: listens(self._web))
         self._token = self.api("user.login", **{
             "username" if self.version >= (6,) else "user": "Admin", "password": "zabbix"})
@@ -171,14 +171,14 @@ class Zabbix:
             "StartPreprocessors": 1, "StartEscalators": 1, "Timeout": 4,
             "TLSCAFile": self.place / "ca.pem", "TLSCertFile": self.place / "server.pem",
             "TLSKeyFile": self.place / "server.key"}.items()))
-        self._server = self._start("zabbix_server", "-f", "-c", conf)
+        self._server = self.start("zabbix_server", "-f", "-c", conf)
         wait_until(lambda: listens(self.port) or self._server.poll() is not None, 60)
         assert self._server.poll() is None, (self.place / "log").read_text()[-2000:]
 
     def stop_server(self) -> None:
         """Stop zabbix_server: it writes what it has in memory first."""
         if self._server is not None:
-            self._end(self._server, signal.SIGTERM)
+            self.end(self._server, signal.SIGTERM)
             self._server = None
 
     # --- what is in it
