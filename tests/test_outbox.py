@@ -27,9 +27,11 @@ def put(ledger, *keys, age=0.0, value="{}"):
         ledger.outbox.put(key, value, time.time() - age, keep=10**6)
 
 
-def deliver(ledger, server, seconds=60.0):
+def delivered(ledger, server, seconds=60.0, *, bounded=False):
     zabbix = Zabbix(Settings(servers=(server.address,), timeout=Timeout(20)))
     done = Delivery(ledger.outbox, zabbix, "web1", Deadline.after(seconds))
+    if bounded:
+        done.bound()
     done.run()
     return done
 
@@ -42,7 +44,7 @@ def test_what_was_taken_is_gone_and_went_oldest_first(ledger):
     for at in range(600):
         put(ledger, "abc"[at % 3], value=f'{{"at": {at}}}')
     with Trapper(takes) as server:
-        done = deliver(ledger, server)
+        done = delivered(ledger, server)
     assert [value["value"] for value in server.values] == [f'{{"at": {at}}}' for at in range(600)]
     assert (done.sent, waiting(ledger)) == (600, [])
     assert [len(one) for one in server.requests] == [250, 250, 100]
@@ -51,7 +53,7 @@ def test_what_was_taken_is_gone_and_went_oldest_first(ledger):
 def test_a_request_is_not_huge(ledger):
     put(ledger, *"a" * 40, value='{"a": "%s"}' % ("x" * 60000))
     with Trapper(takes) as server:
-        deliver(ledger, server)
+        delivered(ledger, server)
     assert max(sum(len(value["value"]) for value in one) for one in server.requests) < 600_000
     assert len(server.values) == 40
 
@@ -61,7 +63,7 @@ def test_values_of_one_moment_have_nanoseconds_of_their_own_and_in_order(ledger)
     for _ in range(300):
         ledger.outbox.put("a", "{}", now, 1000)
     with Trapper(takes) as server:
-        deliver(ledger, server)
+        delivered(ledger, server)
     stamps = [(value["clock"], value["ns"]) for value in server.values]
     assert all(one < other for one, other in pairwise(stamps))
     assert {clock for clock, _ in stamps} == {int(now)}
@@ -70,7 +72,7 @@ def test_values_of_one_moment_have_nanoseconds_of_their_own_and_in_order(ledger)
 def test_no_clock_is_in_the_future(ledger):
     put(ledger, "a", age=-3600)
     with Trapper(takes) as server:
-        deliver(ledger, server)
+        delivered(ledger, server)
     assert server.values[0]["clock"] <= time.time()
 
 
@@ -82,10 +84,10 @@ def test_an_answer_that_is_lost_has_the_same_value_sent_again_not_another(ledger
         caller.reset()
 
     with Trapper(vanishes) as server, pytest.raises(MonitoringError):
-        deliver(ledger, server)
+        delivered(ledger, server)
     assert waiting(ledger) == ["a", "b"]
     with Trapper(takes) as second:
-        deliver(ledger, second)
+        delivered(ledger, second)
     assert second.values == server.values
     assert waiting(ledger) == []
 
@@ -95,13 +97,13 @@ def test_an_item_that_is_missing_holds_up_no_other_and_loses_nothing(ledger, age
     for _ in range(400):
         put(ledger, "missing", "there", age=age)
     with Trapper(lacks("missing")) as server:
-        done = deliver(ledger, server)
+        done = delivered(ledger, server)
         assert len(server.requests) <= 8
     assert (done.sent, done.set_aside) == (400, 0)
     assert set(done.refused) == {"missing"}
     assert waiting(ledger) == ["missing"] * 400
     with Trapper(takes) as server:
-        deliver(ledger, server)
+        delivered(ledger, server)
     assert waiting(ledger) == []
     stamps = [(value["clock"], value["ns"]) for value in server.values]
     assert stamps == sorted(stamps)
@@ -110,7 +112,7 @@ def test_an_item_that_is_missing_holds_up_no_other_and_loses_nothing(ledger, age
 def test_success_that_took_nothing_loses_nothing(ledger):
     put(ledger, "a", "b", "c")
     with Trapper(refuses_all) as server:
-        done = deliver(ledger, server)
+        done = delivered(ledger, server)
     assert (done.sent, done.refused.total(), waiting(ledger)) == (0, 3, ["a", "b", "c"])
 
 
@@ -128,7 +130,7 @@ def test_the_one_bad_value_is_found_and_after_a_day_set_aside(ledger, age, aside
     put(ledger, "a", age=age, value='{"bad": 1}')
     put(ledger, *"ab" * 50, age=age)
     with Trapper(dislikes("bad")) as server:
-        done = deliver(ledger, server)
+        done = delivered(ledger, server)
         assert len(server.requests) < 40
     assert (done.sent, done.set_aside) == (200, aside)
     assert waiting(ledger) == [] if aside else ["a"]
@@ -140,7 +142,7 @@ def test_a_full_request_of_bad_values_does_not_hold_up_the_good_ones_of_their_it
     put(ledger, *"a" * 260, value='{"bad": 1}')
     put(ledger, *"a" * 20)
     with Trapper(dislikes("bad")) as server:
-        done = deliver(ledger, server)
+        done = delivered(ledger, server)
     assert done.sent == 20
     assert waiting(ledger) == ["a"] * 260
 
@@ -154,7 +156,7 @@ def test_an_item_that_came_into_being_meanwhile_gets_its_old_values_too(ledger, 
         caller.answer(0 if len(server.requests) == 1 else len(values), 0)
 
     with Trapper(soon_knows_it) as server:
-        done = deliver(ledger, server)
+        done = delivered(ledger, server)
     assert (done.sent, done.set_aside, done.refused.total()) == (4, 0, 0)
     assert waiting(ledger) == []
 
@@ -164,8 +166,15 @@ def test_what_is_too_old_or_too_much_is_dropped(ledger, monkeypatch):
     put(ledger, "old", age=31 * DAY)  # its clock was set back
     monkeypatch.setattr(delivery, "MOST", 3)
     with Trapper(takes) as server:
-        done = deliver(ledger, server)
+        done = delivered(ledger, server, bounded=True)
     assert (done.dropped, [value["key"] for value in server.values]) == (2, ["a", "b"])
+
+
+def test_who_only_hands_over_drops_nothing(ledger):
+    put(ledger, "old", age=31 * DAY)
+    with Trapper(takes) as server:
+        assert delivered(ledger, server).dropped == 0
+    assert [value["key"] for value in server.values] == ["old"]
 
 
 def test_of_one_item_only_the_newest_go_on_waiting(ledger):
@@ -187,7 +196,7 @@ def test_when_time_is_up_the_rest_goes_on_waiting(ledger):
             caller.wait_for_the_end()
 
     with Trapper(takes_one_request) as server:
-        done = deliver(ledger, server, seconds=3)
+        done = delivered(ledger, server, seconds=3)
     assert (done.sent, len(waiting(ledger))) == (250, 350)
 
 

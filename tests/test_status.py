@@ -17,7 +17,7 @@ from maintenance.clamav.system import SystemEngine
 from maintenance.jobs.examinations_clamd import unproven
 from tests.processes import Namespace, engines, hidden, started, status_of
 from tests.site import BAD, BIN, LATER, body_signature, wait_until
-from tests.trappers import Trapper, takes
+from tests.trappers import Trapper, lacks, refuses_all, takes
 
 pytestmark = pytest.mark.server
 
@@ -278,14 +278,31 @@ def test_doctor_tries_the_cage_for_images(site, wish, with_it, without):
     assert (seen["state"], bool(seen["repair"])) == (without, True)
 
 
+@pytest.mark.parametrize(("peer", "state", "words"), [
+    (takes, "ok", "takes what we send"), (refuses_all, "warning", 'takes 0 of 4 values of host "w'),
+    (lacks("imagewarden.state"), "warning", "takes 3 of 4")])
+def test_doctor_tells_whether_zabbix_takes_what_we_send(site, peer, state, words):
+    with Trapper(peer) as server:
+        site.settings["zabbix"] = {"servers": [server.address], "host": "web1"}
+        site.write_config()
+        assert findings(site, 1)["zabbix"]["detail"].endswith(" answers"), "there is nothing yet"
+        assert server.values == []
+        site.update()
+        found = findings(site, 0)["zabbix"]
+    assert (found["state"], words in found["detail"]) == (state, True), found
+    assert ("linked to the template" in (found["repair"] or "")) is (state == "warning")
+    assert [value["key"] for value in server.values[-4:]] == [
+        "imagewarden.stores", "imagewarden.databases", "imagewarden.jobs", "imagewarden.state"]
+    assert json.loads(server.values[-1]["value"])["stores"][0]["name"] == "uploads"
+
+
 def test_doctor_asks_zabbix(site):
     assert findings(site, 1)["zabbix"]["detail"].startswith("off")
     site.update()
-    with Trapper(takes) as server:
-        site.settings["zabbix"] = {"servers": [server.address]}
-        site.write_config()
-        assert findings(site, 0)["zabbix"]["state"] == "ok"
-    assert server.values == []
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+    site.settings["zabbix"] = {"servers": [address]}
+    site.write_config()
     assert findings(site, 0)["zabbix"]["state"] == "warning"
     site.settings["zabbix"] |= {"tls": "psk", "psk_identity": "who", "psk_file": "/no/such"}
     site.write_config()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from maintenance.errors import MonitoringError
 from maintenance.monitoring import trapper
-from maintenance.monitoring.trapper import Server
-from maintenance.monitoring.values import Value, fitted
+from maintenance.monitoring.server import Server
+from maintenance.monitoring.values import Value, fitted, parts
 from maintenance.monitoring.zabbix import Zabbix
 from maintenance.settings import Zabbix as Settings
 from maintenance.times import Deadline
@@ -103,7 +103,14 @@ PARTS = {
     "too deep": (says(packet(b"[" * 60000)), "not one of Zabbix"),
     "failed": (says(packet({"response": "failed", "info": "not \x1b allowed\n"})),
                "refuses: not \\u{1b} allowed\\u{a}"),
-    "redirect": (says(packet({"response": "failed", "redirect": {"address": "x"}})), "redirect"),
+    "redirect to nowhere": (says(packet({"response": "failed", "redirect": {"address":
+                                         "127.0.0.1:1"}})), "refused"),
+    "redirect to nonsense": (says(packet({"response": "failed", "redirect": {"address":
+                                          "x:y:z\n"}})), "redirects us to x:y:z\\u{a}"),
+    "redirect without an address": (says(packet({"response": "failed", "redirect": {}})),
+                                    "not one of Zabbix"),
+    "redirect that is none": (says(packet({"response": "failed", "redirect": 1})),
+                              "not one of Zabbix"),
     "no counts": (says(packet({"response": "success"})), "refuses"),
     "more than there was": (says(packet({**GOOD, "info": "processed: 4; failed: 0"})), "4 of 3"),
 }
@@ -115,7 +122,7 @@ def test_a_hostile_peer_is_one_line_in_time(name):
     with Trapper(part) as server:
         told = offer(server.address, timeout=1.5)
     assert isinstance(told, str)
-    assert server.address in told
+    assert server.address in told or "redirect" in name
     assert word in told
 
 
@@ -201,6 +208,37 @@ def test_servers_are_read_as_the_configuration_has_them(text, host, port):
     assert Server.parse(str(Server(host, port))) == Server(host, port)
 
 
+# --- proxies that send us on
+
+
+def redirects(to):
+    """A proxy of a group in which another one serves this host."""
+    def part(caller):
+        caller.hear()
+        caller.say(packet({"response": "failed", "redirect": {
+            "revision": 4, "address": to() if callable(to) else to}}))
+    return part
+
+
+def test_a_proxy_that_sends_us_to_another_one_is_followed():
+    with Trapper(takes) as right, Trapper(redirects(right.address)) as wrong:
+        zabbix = Zabbix(Settings(servers=(wrong.address,), timeout=Timeout(6)))
+        assert [zabbix.send(VALUES, FOR_EVER) for _ in range(2)] == [3, 3]
+    assert right.requests == wrong.requests
+    assert len(right.values) == 6
+
+
+def test_proxies_that_send_us_round_are_left_in_time():
+    with Trapper(redirects(lambda: server.address)) as server:
+        assert "in a circle" in offer(server.address)
+    assert len(server.requests) == 4
+
+
+def test_all_proxies_together_have_the_timeout():
+    with Trapper(silence) as second, Trapper(redirects(second.address)) as first:
+        assert offer(first.address, timeout=1.5) == f"Zabbix: {second.address}: no answer in time"
+
+
 # --- what is too long
 
 
@@ -229,6 +267,45 @@ def test_a_long_value_loses_entries_of_lists_and_nothing_else(infected, undone, 
                 assert lists[name] == full[name][:len(lists[name])]
                 lists[name] = full[name]
     assert told == whole
+
+
+def test_samples_go_before_what_has_items_of_its_own():
+    rows = [{"name": f"store {at}", "images": at} for at in range(500)]
+    whole = {"undone": ["x" * 90] * 1000, "stores": rows, "rescan": {"stores": rows},
+             "undone_total": 1000}
+    told = json.loads(fitted(json.dumps(whole)))
+    assert told["stores"] == told["rescan"]["stores"] == rows
+    assert 0 < len(told["undone"]) < 1000
+    whole["stores"] = rows * 10
+    told = json.loads(short := fitted(json.dumps(whole)))
+    assert len(short) <= 65535
+    assert (told["undone"], told["undone_total"], told["truncated"]) == ([], 1000, True)
+    assert told["stores"] == (rows * 10)[:len(told["stores"])] != []
+
+
+@given(st.integers(0, 900), st.integers(0, 400))
+def test_a_long_state_goes_in_parts_and_loses_nothing(count, size):
+    whole = {"stores": [{"name": f"{at}" + "é" * size} for at in range(count)],
+             "databases": [1, 2], "outbox": {"waiting": 7}}
+    text = json.dumps(whole, ensure_ascii=False)
+    made = parts(text, "stores")
+    assert all(len(one) <= 65535 for one in made)
+    assert (made == [text]) is (len(text) <= 65535)
+    told = [json.loads(one) for one in made]
+    assert [row for one in told for row in one.pop("stores")] == whole.pop("stores")
+    for one in told:
+        assert one.pop("truncated", False) is (len(made) > 1)
+        assert one == whole
+    assert len(made) <= 1 + 2 * len(text) // 60_000
+
+
+def test_a_state_that_no_parts_make_short_is_shortened():
+    text = json.dumps({"stores": [], "databases": ["x" * 100] * 1000})
+    [only] = parts(text, "stores")
+    assert len(only) <= 65535
+    assert json.loads(only)["truncated"] is True
+    [only] = parts(json.dumps({"stores": ["x" * 70000]}), "stores")
+    assert len(only) <= 65535
 
 
 def test_a_text_that_alone_is_too_long_still_leaves_valid_json():

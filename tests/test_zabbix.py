@@ -1,6 +1,7 @@
 """Against a real Zabbix server: what it has in its history is what counts."""
 
 import json
+import random
 import socket
 import subprocess
 import time
@@ -8,12 +9,14 @@ from itertools import count
 
 import pytest
 
+from maintenance.ledger.ledger import Ledger, Run
 from maintenance.monitoring import trapper
-from maintenance.monitoring.trapper import Server
+from maintenance.monitoring.server import Server
 from maintenance.monitoring.values import Value
-from maintenance.times import Deadline
+from maintenance.times import DAY, Deadline
 from tests.site import BAD, body_signature, wait_until
 from tests.zabbix import as_plain_user
+from tests.zabbix_proxy import proxy
 
 pytestmark = pytest.mark.server
 STATE, RESCAN, CHECKS = ("imagewarden.state", "imagewarden.run[rescan]", "imagewarden.run[checks]")
@@ -107,6 +110,84 @@ def test_what_was_collected_while_the_server_was_down_arrives_complete_and_in_or
     assert [one["outbox"]["waiting"] for one in states] == [1, 3, 7]
 
 
+def test_a_day_without_the_server_arrives_run_by_run_with_the_time_of_each(
+        sending, zabbix, host):
+    """What the jobs of a day leave in the outbox, and some tries to send it."""
+    host.make(STATE, CHECKS, RESCAN)
+    sending.update()  # makes the ledger
+    begun = NOW - DAY
+    told = {STATE: [], CHECKS: [], RESCAN: []}
+    zabbix.stop_server()
+    try:
+        with Ledger.open(sending.state) as ledger:
+            for minute in range(0, 24 * 60, 5):
+                at = begun + minute * 60 + minute % 7 / 10
+                job = "rescan" if minute % 60 == 0 else "checks"
+                result = {"job": job, "outcome": "failed", "at": minute, "name": HOSTILE}
+                ledger.record_run(Run(job, at - 1, at, "failed", 1, result, None), send=True)
+                told[RESCAN if job == "rescan" else CHECKS].append((int(at), result))
+                ledger.outbox.put(STATE, json.dumps({"at": minute}), at, keep=10**6)
+                told[STATE].append((int(at), {"at": minute}))
+        for _ in range(5):
+            assert checks(sending, 1)["server"] is None
+    finally:
+        zabbix.start_server()
+    assert checks(sending)["sent"] >= 24 * 12 * 2
+    for key, own in ((STATE, 6), (CHECKS, 6), (RESCAN, 0)):  # what send-checks itself added
+        found = [(int(one["clock"]), json.loads(one["value"]))
+                 for one in host.history(key, len(told[key]) + own)]
+        assert found[:len(told[key])] == told[key], "in order, each with its time, none twice"
+
+
+@pytest.mark.long
+def test_ten_thousand_results_arrive_complete_and_in_order(sending, zabbix, host):
+    host.make(STATE, CHECKS, RESCAN)
+    sending.update()
+    with Ledger.open(sending.state) as ledger:
+        for at in range(10_000):
+            ledger.record_run(Run("rescan", NOW, NOW - 10_000 + at, "done", 0,
+                                  {"at": at, "text": HOSTILE * 20}, None), send=True)
+    told = checks(sending)
+    assert (told["sent"], told["waiting"]) == (10_001, 1), "the run of an item that is missing"
+    wait_until(lambda: zabbix.sql("SELECT count(*) FROM history_text WHERE itemid ="
+                                  f" {host.items[RESCAN]} AND clock > 1").strip() == "10000")
+    rows = zabbix.sql("SELECT clock, value FROM history_text WHERE itemid ="
+                      f" {host.items[RESCAN]} AND clock > 1 ORDER BY clock, ns").splitlines()
+    seen = [line.split("|", 1) for line in rows]
+    assert [int(clock) for clock, _ in seen] == [NOW - 10_000 + at for at in range(10_000)]
+    assert [json.loads(value)["at"] for _, value in seen] == [*range(10_000)]
+
+
+def test_a_host_that_zabbix_does_not_know_is_one_line_and_nothing_is_lost(sending, zabbix, host):
+    host.make(STATE, CHECKS)
+    sending.settings["zabbix"]["host"] = "nobody.example"
+    sending.write_config()
+    ended = sending.run("send-checks")
+    assert (ended.status, ended.err.count("\n")) == (1, 1)
+    assert 'refuses values of host "nobody.example"' in ended.err
+    sending.settings["zabbix"]["host"] = host.name
+    sending.write_config()
+    assert checks(sending)["sent"] == 3
+    assert len(host.history(STATE, 2)) == 2
+
+
+def test_what_a_disabled_host_refuses_arrives_when_it_is_enabled(sending, zabbix, host):
+    host.make(STATE, CHECKS)
+    zabbix.api("host.update", hostid=host.id, status=1)
+    zabbix.learn()
+    wait_until(lambda: host.offer(STATE, "probe", 1) == 0)
+    assert "linked to it?" in sending.run("send-checks").err
+    doctor = sending.run("doctor", "--json").json["checks"]
+    [found] = [one["detail"] for one in doctor if one["check"] == "zabbix"]
+    assert "takes 0 of 4" in found
+    zabbix.api("host.update", hostid=host.id, status=0)
+    zabbix.learn()
+    wait_until(lambda: host.offer(STATE, "probe", 1) == 1)
+    checks(sending)
+    host.history(STATE, 2)
+    host.history(CHECKS, 2)
+
+
 def test_a_value_waits_for_its_item_and_others_pass(sending, host):
     host.make(STATE, CHECKS)
     sending.update()
@@ -165,6 +246,20 @@ def test_what_print_shows_for_zabbix_sender_is_what_arrives(sending, zabbix, hos
     assert json.loads(value["value"])["stores"] == json.loads(shown[-1]["value"])["stores"]
 
 
+PIECES = ['"', "\\", "\n", "\\n", " ", "\t", "a", "é", "😀", "-", "{$X}", "%s", "\x7f", "\u2028"]
+
+
+def test_random_texts_survive_zabbix_senders_format(zabbix, host, tmp_path):
+    host.make(STATE)
+    chance = random.Random(7)
+    texts = ["".join(chance.choices(PIECES, k=chance.randrange(1, 9))) for _ in range(500)]
+    lines = [Value(host.name, STATE, text, NOW, ns).line() for ns, text in enumerate(texts, 1)]
+    (tmp_path / "values").write_text("".join(f"{line}\n" for line in lines))
+    subprocess.run(["zabbix_sender", "-z", "127.0.0.1", "-p", str(zabbix.port), "-T", "-N", "-i",
+                    tmp_path / "values"], check=True, capture_output=True)
+    assert [one["value"] for one in host.history(STATE, 500)] == texts
+
+
 @pytest.mark.parametrize("text", [
     '"', "\\", '\\"', "\\n", "a\nb", "\\\\n\n", "tab\there", " leading", "é€😀", "{#X}", "$1",
     "x" * 65_535])
@@ -195,6 +290,34 @@ def test_discovery_makes_the_items_that_runs_then_arrive_in(sending, zabbix, hos
     host.items = items()
     wait_until(lambda: sending.run("send-checks") and zabbix.history(host.items[CHECKS]), 60)
     assert json.loads(zabbix.history(host.items[CHECKS])[0]["value"])["job"] == "checks"
+
+
+# --- a proxy in between
+
+
+@pytest.mark.may_skip("needs Debian's archive: the proxy's package excludes the server's")
+def test_a_proxy_passes_on_what_it_takes_each_with_its_own_time(
+        sending, zabbix, host, tmp_path_factory):
+    host.make(STATE, CHECKS, RESCAN)
+    sending.update()
+    with proxy(zabbix, "between", tmp_path_factory.mktemp("proxy")) as (address, monitor):
+        monitor(host.id)
+        wait_until(lambda: host.offer(STATE, "probe", 1) == 0)  # the server leaves it to the proxy
+        sending.settings["zabbix"]["servers"] = [zabbix.address]
+        sending.write_config()
+        told = [checks(sending, 1) for _ in range(2)]
+        told.append(sending.rescan()[1])
+        sending.settings["zabbix"]["servers"] = [zabbix.address, address]
+        sending.write_config()
+        wait_until(lambda: sending.run("send-checks").status == 0, 60)
+        done = checks(sending)
+        assert (done["server"], done["waiting"]) == (address, 1), "of the definitions: no item"
+        assert json.loads(host.history(RESCAN, 1)[0]["value"]) == told[2]
+        wait_until(lambda: len(zabbix.history(host.items[CHECKS])) > 3)
+        runs = [json.loads(one["value"]) for one in zabbix.history(host.items[CHECKS])]
+        assert runs[:2] == told[:2]
+        stamps = [(one["clock"], one["ns"]) for one in zabbix.history(host.items[CHECKS])]
+        assert len(set(stamps)) == len(stamps)
 
 
 # --- TLS

@@ -76,14 +76,19 @@ class Zabbix:
         """The trapper, as [zabbix] servers has it."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def frontend(self) -> str:
+        """Where a browser goes, and what uses the API."""
+        return f"http://127.0.0.1:{self._web}"
+
     # --- the parts
 
-    def _start(self, *argv: str | Path) -> subprocess.Popen:
+    def start(self, *argv: str | Path) -> subprocess.Popen:
         with (self.place / "log").open("ab") as log:
             return subprocess.Popen([*as_plain_user(), *argv], cwd="/", env=ENVIRONMENT,
                                     stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
-    def _end(self, process: subprocess.Popen, how: int) -> None:
+    def end(self, process: subprocess.Popen, how: int) -> None:
         process.send_signal(how)
         try:
             process.wait(20)
@@ -120,16 +125,17 @@ class Zabbix:
         data = self.place / "pg"
         self._run(programs / "initdb", "-D", data, "-U", "zabbix", "-A", "trust", "-E", "UTF8",
                   "--locale=C.UTF-8", "-N")
-        server = self._start(programs / "postgres", "-D", data, "-k", self.place, "-c",
+        server = self.start(programs / "postgres", "-D", data, "-k", self.place, "-c",
                              "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off",
                              "-c", "synchronous_commit=off")
-        self._ending.callback(self._end, server, signal.SIGQUIT)
+        self._ending.callback(self.end, server, signal.SIGQUIT)
         ready = [programs / "pg_isready", "-q", "-h", self.place, "-U", "zabbix"]
         wait_until(lambda: subprocess.run(ready, check=False).returncode == 0)
         self._run(programs / "createdb", "-h", self.place, "-U", "zabbix", "zabbix")
         lines = b"".join(gzip.decompress((SHARE / f"{part}.sql.gz").read_bytes())
                          for part in ("schema", "images", "data"))
-        self.sql("SET synchronous_commit = off;\n" + lines.decode())
+        # Without statistics the import of a template takes a minute.
+        self.sql("SET synchronous_commit = off;\n" + lines.decode() + "\nANALYZE;")
 
     def _start_frontend(self) -> None:
         pages = self.place / "web"
@@ -145,10 +151,10 @@ class Zabbix:
         (self.place / "web.conf.php").write_text("\n".join([
             "<?php", *lines, "$DB['ENCRYPTION'] = $DB['VERIFY_HOST'] = false;",
             "$DB['DOUBLE_IEEE754'] = true;", "$IMAGE_FORMAT_DEFAULT = IMAGE_FORMAT_PNG;"]))
-        server = self._start("php", "-d", "memory_limit=512M", "-d", "max_execution_time=300",
+        server = self.start("php", "-d", "memory_limit=512M", "-d", "max_execution_time=300",
                              "-d", "post_max_size=32M", "-d", f"session.save_path={self.place}",
                              "-S", f"127.0.0.1:{self._web}", "-t", pages)
-        self._ending.callback(self._end, server, signal.SIGTERM)
+        self._ending.callback(self.end, server, signal.SIGTERM)
         wait_until(lambda: listens(self._web))
         self._token = self.api("user.login", **{
             "username" if self.version >= (6,) else "user": "Admin", "password": "zabbix"})
@@ -165,14 +171,14 @@ class Zabbix:
             "StartPreprocessors": 1, "StartEscalators": 1, "Timeout": 4,
             "TLSCAFile": self.place / "ca.pem", "TLSCertFile": self.place / "server.pem",
             "TLSKeyFile": self.place / "server.key"}.items()))
-        self._server = self._start("zabbix_server", "-f", "-c", conf)
+        self._server = self.start("zabbix_server", "-f", "-c", conf)
         wait_until(lambda: listens(self.port) or self._server.poll() is not None, 60)
         assert self._server.poll() is None, (self.place / "log").read_text()[-2000:]
 
     def stop_server(self) -> None:
         """Stop zabbix_server: it writes what it has in memory first."""
         if self._server is not None:
-            self._end(self._server, signal.SIGTERM)
+            self.end(self._server, signal.SIGTERM)
             self._server = None
 
     # --- what is in it
@@ -193,12 +199,24 @@ class Zabbix:
         headers = {"Content-Type": "application/json-rpc"}
         if self._token is not None and method != "apiinfo.version":
             body["auth"] = self._token
-        request = urllib.request.Request(f"http://127.0.0.1:{self._web}/api_jsonrpc.php",
+        request = urllib.request.Request(f"{self.frontend}/api_jsonrpc.php",
                                          json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=120) as answer:
             told = json.load(answer)
         assert "error" not in told, (method, told)
         return told["result"]
+
+    def exported(self, template: str) -> dict:
+        """All that Zabbix has of a template."""
+        known = self.api("template.get", filter={"host": [template]})[0]["templateid"]
+        told = json.loads(self.api("configuration.export", format="json",
+                                   options={"templates": [known]}))["zabbix_export"]
+        return {name: part for name, part in told.items() if name != "date"}
+
+    def make_token(self, name: str) -> str:
+        """A token for the API, as an admin makes one."""
+        token = self.api("token.create", name=name, userid="1")["tokenids"][0]
+        return self.api("token.generate", token)[0]["token"]
 
     def make_host(self, name: str = HOST) -> str:
         """Create a host without items; return its id."""

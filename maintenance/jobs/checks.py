@@ -1,22 +1,19 @@
 """send-checks: the state and what waits in the outbox, to Zabbix."""
 
 import argparse
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from maintenance.errors import Busy, MonitoringError
 from maintenance.jobs.checks_report import ChecksReport, Discovered
-from maintenance.jobs.status import state_of
+from maintenance.jobs.situation import STATE, Situation
 from maintenance.monitoring import discovery
 from maintenance.monitoring.delivery import Delivery, pending
-from maintenance.monitoring.values import Value, fitted
 from maintenance.shell.handover import delivery
 from maintenance.shell.job import Context, Job
 from maintenance.text import show
 from maintenance.times import DAY, Deadline, epoch, iso
 
-STATE = "imagewarden.state"
 STATES = 2016  # that wait at most: a week of one every five minutes
 AT_ONCE = 60.0  # seconds after which the rest of a long outbox is left to the next run
 AGAIN = 3600.0 - 60  # seconds between discoveries; a minute for runs that start unevenly
@@ -35,31 +32,27 @@ def checks(context: Context) -> ChecksReport:
         context.ledger.forget_runs(now - RUNS_KEPT)
     if not context.config.zabbix.servers and not options.print:
         return report
-    state = state_of(context, context.config.store).members()
-    text = json.dumps({"job": "store-status", "outcome": "done", "started": iso(now),
-                       "seconds": round(time.time() - now, 3), "host": context.host, **state},
-                      ensure_ascii=False)
-    rules = discovery.rules(state)
+    situation = Situation.of(context, now)
     if options.dry_run:
         report.form = options.print
-        report.values = [*_rule_values(rules, context.host, now),
-                         *pending(context.ledger.outbox, context.host),
-                         Value(context.host, STATE, fitted(text), int(now), 0)]
+        report.values = [*situation.discovered(), *pending(context.ledger.outbox, context.host),
+                         *situation.told()]
     else:
-        context.ledger.outbox.put(STATE, text, now, keep=STATES)
-        _send(context, rules, report)
+        for part in situation.state:
+            context.ledger.outbox.put(STATE, part, now, keep=STATES * len(situation.state))
+        _send(context, situation, report)
     report.waiting, report.set_aside, _ = context.ledger.outbox_state()
     return report
 
 
-def _send(context: Context, rules: Mapping[str, str], report: ChecksReport) -> None:
+def _send(context: Context, situation: Situation, report: ChecksReport) -> None:
     before = context.ledger.last_result("checks")
     turn = Deadline.after(context.config.zabbix.timeout)
     try:
         with delivery(context, turn, Deadline.after(AT_ONCE)) as outgoing:
             try:
                 outgoing.bound()  # first: while Zabbix is away there is no second step
-                report.discovery = _discover(context, rules, before, outgoing)
+                report.discovery = _discover(context, situation, before, outgoing)
                 outgoing.run()
             finally:
                 report.take(outgoing)
@@ -73,23 +66,18 @@ def _send(context: Context, rules: Mapping[str, str], report: ChecksReport) -> N
         _complain(context, before, report)
 
 
-def _discover(context: Context, rules: Mapping[str, str], before: Mapping[str, object],
+def _discover(context: Context, situation: Situation, before: Mapping[str, object],
               outgoing: Delivery) -> Discovered:
     """Tell Zabbix what there is: when that changed, once an hour, or when asked to."""
     now = time.time()
-    mark = discovery.fingerprint(rules)
+    mark = discovery.fingerprint(situation.rules)
     last = Discovered.of(before.get("discovery"))
     recent = last.sent is not None and 0 <= now - epoch(last.sent) < AGAIN
     if last.fingerprint == mark and recent and not context.options.discovery:
         return Discovered("current", mark, last.sent)
-    taken = outgoing.send(_rule_values(rules, context.host, now))
-    if taken < len(rules):
+    if outgoing.send(situation.discovered()) < len(situation.rules):
         return Discovered("refused", mark, None)
     return Discovered("sent", mark, iso(now))
-
-
-def _rule_values(rules: Mapping[str, str], host: str, now: float) -> Sequence[Value]:
-    return [Value(host, key, value, int(now), int(now % 1 * 10**9)) for key, value in rules.items()]
 
 
 def _complain(context: Context, before: Mapping[str, object], report: ChecksReport) -> None:
@@ -117,5 +105,5 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 JOB = Job(script="send-checks", name="checks", run=checks, options=_options, changes=True,
-          sections=("store", "zabbix"), locked=lambda options: not options.print,
+          sections=("store", "clamav", "zabbix"), locked=lambda options: not options.print,
           purpose="Send the state, and what waits in the outbox, to Zabbix.")

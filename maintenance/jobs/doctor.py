@@ -53,5 +53,5 @@ def doctor(context: Context) -> DoctorReport:
 
 
 JOB = Job(script="doctor", name="doctor", run=doctor, records=False, shows=True,
-          sections=("store", "clamav", "definitions", "upload", "hits"),
+          sections=("store", "clamav", "definitions", "upload", "zabbix", "hits"),
           purpose="Check every dependency and permission that the configuration needs.")

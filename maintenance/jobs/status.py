@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from maintenance.clamav.connection import Clamd
 from maintenance.errors import Exit, LedgerError
 from maintenance.jobs.coverage import HEADS, table
 from maintenance.jobs.quarantines import holdings, totals
 from maintenance.jobs.walking import chosen_stores
 from maintenance.ledger.generations import Generation
 from maintenance.ledger.rows import Coverage
-from maintenance.settings import Store
+from maintenance.settings import Config, Store
 from maintenance.shell.job import Context, Job
 from maintenance.text import show
 from maintenance.times import iso
@@ -90,13 +91,14 @@ def state_of(context: Context, stores: Sequence[Store]) -> StatusReport:
     before = ledger.previous_images()
     return StatusReport(
         [{**_store(store.name, ledger.images(store.name).coverage(number), held[store.name].held),
+          "never_since": iso(ledger.images(store.name).never_since()),
           "previous_images": before.get(store.name)} for store in stores],
         _definitions(generation),
         [{"job": run.job, "outcome": run.outcome, "finished": iso(run.finished),
           "last_success": iso(run.last_success)} for run in ledger.last_runs()],
         {"waiting": waiting, "set_aside": set_aside, "oldest": iso(oldest)},
         totals(held),
-        {"enabled": context.config.upload.enabled})
+        _upload(context.config))
 
 
 def _store(name: str, known: Coverage, quarantined: int | None) -> dict[str, object]:
@@ -125,6 +127,13 @@ def _error(context: Context, run: Mapping[str, object]) -> Iterator[str]:
         yield f"{run['job']}: {error or 'failed'}"
 
 
+def _upload(config: Config) -> dict[str, object]:
+    """Tell whether uploads are scanned, and whether the clamd that they ask answers."""
+    enabled = config.upload.enabled
+    return {"enabled": enabled,
+            "engine": Clamd(config.clamav.socket).answers() if enabled else None}
+
+
 def _definitions(generation: Generation | None) -> dict[str, object]:
     if generation is None:
         return {"generation": None, "databases": []}
@@ -139,5 +148,5 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 JOB = Job(script="store-status", name="store-status", run=store_status, options=_options,
-          sections=("store",), records=False, shows=True,
+          sections=("store", "clamav"), records=False, shows=True,
           purpose="Show how many images are checked against which definitions.")

@@ -1,10 +1,12 @@
 """What doctor looks at of Zabbix."""
 
 import os
+import time
 from collections.abc import Iterator
 
 from maintenance.errors import ImagewardenError
 from maintenance.jobs.examinations import Finding
+from maintenance.jobs.situation import Situation
 from maintenance.monitoring import program
 from maintenance.monitoring.zabbix import Zabbix
 from maintenance.programs import find
@@ -15,24 +17,35 @@ from maintenance.times import Deadline
 
 
 def zabbix(context: Context) -> Iterator[Finding]:
-    """Look for a server that answers; none is needed for anything but watching."""
+    """Look for a server that takes what we send; none is needed for anything but watching."""
     settings = context.config.zabbix
     if not settings.servers:
         yield Finding("zabbix", "ok", "off: no servers")
-    elif settings.tls != "off":
-        yield from _tls(settings)
-    else:
-        servers = Zabbix(settings)
-        try:
-            servers.send([], Deadline(float("inf")))
-        except ImagewardenError as error:
-            yield Finding("zabbix", "warning", str(error), "see that it runs and can be reached")
-        else:
-            yield Finding("zabbix", "ok", f"{servers.answered} answers")
+        return
+    lacking = [] if settings.tls == "off" else [*_lacking(settings)]
+    yield from lacking or [_taken(context, Zabbix(settings))]
 
 
-def _tls(settings: Settings) -> Iterator[Finding]:
-    """Look for what TLS needs; whether the server likes it, send-checks will tell."""
+def _taken(context: Context, servers: Zabbix) -> Finding:
+    """Offer how things stand now, as send-checks does; a result of a run is left to it."""
+    offered = []
+    try:
+        if context.config.state.is_dir():  # else no job ever ran
+            now = Situation.of(context, time.time())
+            offered = [*now.discovered(), *now.told()]
+        taken = servers.send(offered, Deadline(float("inf")))
+    except ImagewardenError as error:
+        return Finding("zabbix", "warning", str(error), "see that it runs and can be reached")
+    if taken == len(offered):
+        return Finding("zabbix", "ok", f"{servers.answered} takes what we send" if offered
+                       else f"{servers.answered} answers")
+    return Finding("zabbix", "warning", f"{servers.answered} takes {taken} of {len(offered)} values"
+                   f' of host "{show(context.host)}"',
+                   "in Zabbix: a host of this name that is enabled, linked to the template")
+
+
+def _lacking(settings: Settings) -> Iterator[Finding]:
+    """Look for what TLS needs."""
     if find(program.NAME) is None:
         yield Finding("zabbix", "failed", f"{program.NAME} is not installed", program.REPAIR)
         return
@@ -41,4 +54,3 @@ def _tls(settings: Settings) -> Iterator[Finding]:
             yield Finding("zabbix", "failed", f"{show(file)} cannot be read by us",
                           f"chown the jobs' user {show(file)}")
             return
-    yield Finding("zabbix", "ok", f"{program.NAME} and its files are there")

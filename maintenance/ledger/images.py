@@ -81,6 +81,17 @@ class Images:
         """Return how many of ``keys`` are due; ``missing``: or would be, were they there."""
         return self._count(need, images.c.key.in_(keys), ~_HERE if missing else _HERE)
 
+    def never_since(self) -> float | None:
+        """Return since when (epoch) an image has been as it is, and was never checked so.
+
+        The oldest such moment; None when every image was checked.
+        """
+        query = sa.select(sa.func.min(images.c.ctime_ns)).where(
+            self._mine, images.c.generation.is_(None), images.c.checked.is_(None), _HERE)
+        with reading(self._engine) as connection:
+            found = connection.execute(query).scalar()
+        return None if found is None else int(found) / 1e9
+
     def with_verdict(self, verdict: Verdict) -> Iterator[ImageRow]:
         """Yield the images in the store that have ``verdict``, in the order of paths."""
         yield from self._pages((images.c.key,), UNCLEAN, images.c.verdict == verdict.value, _HERE)

@@ -42,7 +42,6 @@ class Delivery:
         the server said that it has taken it: one sent twice, because we died in
         between, has the same clock and nanoseconds and does no harm.
         """
-        self.bound()
         try:
             self._run()
         except MonitoringError:
@@ -50,7 +49,7 @@ class Delivery:
                 raise
 
     def bound(self) -> None:
-        """Drop what is too old or too much, whether or not anybody takes the rest."""
+        """Drop what is too old or too much; who does it has to say so."""
         self.dropped += self.outbox.trim(time.time() - OLDEST, MOST)
 
     def _run(self) -> None:

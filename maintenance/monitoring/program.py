@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maintenance.errors import MonitoringError, ToolError
-from maintenance.monitoring.trapper import SHOWN, Server
+from maintenance.monitoring.answer import SHOWN
+from maintenance.monitoring.server import Server
 from maintenance.monitoring.values import Value
 from maintenance.programs import How, Limits, find, run
 from maintenance.settings import Zabbix

@@ -1,69 +1,54 @@
 """Zabbix's trapper protocol: values out, a count of those taken back."""
 
 import json
-import re
 import socket
 import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from maintenance.errors import MonitoringError
+from maintenance.monitoring.answer import Nonsense, read
+from maintenance.monitoring.server import Server
 from maintenance.monitoring.values import Value
-from maintenance.text import show
 from maintenance.times import Deadline
 
-PORT = 10051
 HEADER = struct.Struct("<4sBII")  # magic, flags, length, and what is reserved
 MAGIC, FLAGS = b"ZBXD", 1
 LONGEST_ANSWER = 64 * 2**10  # real ones have a hundred bytes
-SHOWN = 300  # characters of a server's own words in a message
+REDIRECTS = 3  # followed for one request
 
 Address = tuple[socket.AddressFamily, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where a Zabbix server or proxy listens."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read "host", "host:port" or "[::1]:port", as the configuration has them."""
-        found = re.fullmatch(r"(\[.*\]|[^:]*)(?::(\d+))?", text)
-        if found is None:  # the configuration lets none of these through
-            raise MonitoringError(f"{show(text)}: not a server")
-        return cls(found[1].strip("[]"), int(found[2] or PORT))
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
 def send(server: Server, values: Sequence[Value], deadline: Deadline) -> int:
-    """Offer ``values`` in one request and return how many the server took.
+    """Offer ``values`` in one request and return how many were taken.
 
-    Everything, looking up the name included, ends at ``deadline``. Raises
+    A proxy that leaves this host to another of its group says to which: that one is
+    asked instead. Everything, looking up names included, ends at ``deadline``. Raises
     MonitoringError when there is no answer, or none that can be understood.
     """
+    for _ in range(1 + REDIRECTS):
+        answer = _exchange(server, values, deadline)
+        if isinstance(answer, int):
+            return answer
+        server = answer
+    raise MonitoringError(f"{server}: proxies send us round in a circle")
+
+
+def _exchange(server: Server, values: Sequence[Value], deadline: Deadline) -> "int | Server":
     try:
         with _connected(server, deadline) as link:
             link.settimeout(_left(deadline))
             link.sendall(request(values))
-            return _taken(_answer(link, deadline), len(values))
+            return read(_answer(link, deadline), len(values))
     except TimeoutError:
         raise MonitoringError(f"{server}: no answer in time") from None
     except OSError as error:
         raise MonitoringError(f"{server}: {error.strerror or error}") from None
-    except _Nonsense as error:
+    except Nonsense as error:
         raise MonitoringError(f"{server}: {error}") from None
-
-
-class _Nonsense(Exception):  # noqa: N818 - of the peer
-    """An answer that no Zabbix server gives."""
 
 
 def request(values: Sequence[Value]) -> bytes:
@@ -134,9 +119,9 @@ def _answer(link: socket.socket, deadline: Deadline) -> bytes:
     head = b"".join(_received(link, HEADER.size, deadline))
     magic, flags, length, reserved = HEADER.unpack(head)
     if magic != MAGIC or flags != FLAGS or reserved:
-        raise _Nonsense("answers, but is no Zabbix server")
+        raise Nonsense("answers, but is no Zabbix server")
     if length > LONGEST_ANSWER:
-        raise _Nonsense(f"announces an answer of {length} bytes")
+        raise Nonsense(f"announces an answer of {length} bytes")
     return b"".join(_received(link, length, deadline))
 
 
@@ -145,21 +130,6 @@ def _received(link: socket.socket, length: int, deadline: Deadline) -> Iterator[
         link.settimeout(_left(deadline))
         part = link.recv(min(length, 16384))
         if not part:
-            raise _Nonsense("hung up before its answer was complete")
+            raise Nonsense("hung up before its answer was complete")
         length -= len(part)
         yield part
-
-
-def _taken(answer: bytes, offered: int) -> int:
-    try:
-        told = json.loads(answer)
-        response, info = told["response"], str(told.get("info", ""))
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        raise _Nonsense("its answer is not one of Zabbix") from None
-    counts = re.search(r"processed: (\d{1,9});", info)
-    if response != "success" or counts is None:
-        raise _Nonsense(f"refuses: {show(info or str(told))[:SHOWN]}")
-    taken = int(counts[1])
-    if taken > offered:
-        raise _Nonsense(f"claims to have taken {taken} of {offered} values")
-    return taken

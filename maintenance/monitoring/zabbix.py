@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from maintenance import settings
 from maintenance.errors import MonitoringError
 from maintenance.monitoring import program, trapper
-from maintenance.monitoring.trapper import Server
+from maintenance.monitoring.server import Server
 from maintenance.monitoring.values import Value
 from maintenance.times import Deadline
 

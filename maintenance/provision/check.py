@@ -95,7 +95,7 @@ def steps(extent: str, output: IO[str]) -> Generator[Step]:
     The runs of the tests go side by side: one alone keeps one core busy at most. The
     first is watched, what the others say is shown after it.
     """
-    scripts = sorted((CHECKOUT / "bin").iterdir())
+    scripts = sorted([*(CHECKOUT / "bin").iterdir(), *(CHECKOUT / "zabbix").glob("*-template")])
     python = Environment(CHECKOUT).python
     tool = partial(_tool, output)
     yield Step("ruff", partial(

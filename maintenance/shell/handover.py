@@ -49,8 +49,8 @@ def hand_over(context: Context) -> None:
     try:
         with delivery(context, until, until) as outgoing:
             outgoing.run()
-            context.log.info("Zabbix: %d values sent, %d refused, %d dropped", outgoing.sent,
-                             outgoing.refused.total(), outgoing.dropped)
+            context.log.info("Zabbix: %d values sent, %d refused", outgoing.sent,
+                             outgoing.refused.total())
     except (ImagewardenError, OSError) as error:
         context.log.info("not sent: %s", error)
     except Stopped as stopped:

@@ -1,0 +1,1 @@
+"""What the Zabbix template is made of: tables to read, and how they become YAML."""
