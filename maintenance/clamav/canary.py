@@ -14,7 +14,7 @@ from typing import Self
 
 from maintenance.clamav.connection import Clamd
 from maintenance.clamav.databases import CANARY, Snapshot
-from maintenance.verdict import Verdict
+from maintenance.verdict import Answer, Verdict
 
 _LINE = re.compile(r"[0-9a-f]{32}:\d+:Imagewarden\.Canary\.([0-9a-f]{16})\.([0-9a-f]{32})\s*")
 
@@ -52,16 +52,20 @@ class Canary:
     @property
     def line(self) -> str:
         """Return the signature as a line of an .hdb file."""
-        md5 = hashlib.md5(self._bait, usedforsecurity=False).hexdigest()
-        return f"{md5}:{len(self._bait)}:{self.signature}\n"
+        md5 = hashlib.md5(self.bait, usedforsecurity=False).hexdigest()
+        return f"{md5}:{len(self.bait)}:{self.signature}\n"
 
     @property
-    def _bait(self) -> bytes:
+    def bait(self) -> bytes:
+        """Return the content that it is found in."""
         return f"imagewarden canary {self.token}\n".encode("ascii")
 
     def found_by(self, clamd: Clamd, timeout: float = 30.0) -> bool:
         """Tell whether the engine finds it."""
-        answer = clamd.scan_stream([self._bait], timeout)
+        return self.found_in(clamd.scan_stream([self.bait], timeout))
+
+    def found_in(self, answer: Answer) -> bool:
+        """Tell whether that is what an engine which has it says of ``bait``."""
         return (answer.verdict is Verdict.INFECTED
                 and (answer.signature or "").removesuffix(".UNOFFICIAL") == self.signature)
 

@@ -12,6 +12,7 @@ from maintenance.clamav.clamd_conf import ClamdConf
 from maintenance.clamav.command_line import option
 from maintenance.clamav.connection import Clamd, pid_of
 from maintenance.clamav.databases import Snapshot
+from maintenance.clamav.proof import Proof
 
 RELOADING = 15.0  # seconds for a reload of little; besides, for every 2 MB of databases, one
 _ENABLED = ("/etc/systemd/system/multi-user.target.wants/clamav-daemon.service",
@@ -56,10 +57,16 @@ class SystemEngine:
         limits = [size for size in (conf.size("MaxFileSize"), conf.size("MaxScanSize")) if size]
         return min(limits, default=None)
 
+    def proof(self, canary: Canary | None, content: Snapshot) -> Proof | None:
+        """Return what proves that it has ``content``; None: no canary lies beside that."""
+        if canary is None or not canary.stands_for(content):
+            return None
+        return Proof(self.clamd, canary, content.version_of("daily"))
+
     def proven(self, canary: Canary | None, content: Snapshot) -> bool:
-        """Tell whether it has loaded exactly ``content``, by canary and VERSION."""
-        return (canary is not None and canary.stands_for(content)
-                and self._version_matches(content) and canary.found_by(self.clamd))
+        """Tell whether it has loaded exactly ``content``; raises EngineError."""
+        proof = self.proof(canary, content)
+        return proof is not None and proof.holds()
 
     def prove_reload(self, canary: Canary, content: Snapshot) -> bool:
         """Have it reload and wait until it finds ``canary``; raises EngineError.
@@ -68,20 +75,16 @@ class SystemEngine:
         but in clamd's log, and the old engine stays.
         """
         self.clamd.ask("RELOAD")
+        proof = Proof(self.clamd, canary, content.version_of("daily"))
         size = sum(stamp[2] for stamp in content.stamps)
         deadline = time.monotonic() + RELOADING + size / (2 * 2**20)
         for pause in _pauses():
-            if canary.found_by(self.clamd) and self._version_matches(content):
+            if proof.holds():
                 return True
             if time.monotonic() + pause > deadline:
                 break
             time.sleep(pause)
         return False
-
-    def _version_matches(self, content: Snapshot) -> bool:
-        daily = content.version_of("daily")
-        said = self.clamd.version().split("/")
-        return daily is None or len(said) < 2 or said[1] == str(daily)
 
 
 def _pauses() -> Iterator[float]:
