@@ -117,6 +117,17 @@ def lives(pid: int) -> bool:
         return False
 
 
+def opened_by(pid: int) -> list[str]:
+    """The files that a process has open."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.append(os.readlink(entry))
+        except OSError:
+            continue
+    return found
+
+
 def status_of(pid: int) -> dict[str, str]:
     """The lines of /proc/PID/status."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()

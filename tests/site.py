@@ -3,10 +3,11 @@
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -147,6 +148,26 @@ class Site:
             daemon.wait()
 
 
+def one_store(result: dict) -> dict:
+    """The first store of a rescan's result."""
+    return result["stores"][0]
+
+
+def verdicts(site: Site) -> list[tuple]:
+    """What the ledger holds of every image."""
+    with closing(sqlite3.connect(f"file:{site.state}/ledger.sqlite?mode=ro", uri=True)) as ledger:
+        return ledger.execute("SELECT key, inode, verdict, signature, generation, missing_since"
+                              " FROM images ORDER BY key").fetchall()
+
+
+def booked(site: Site) -> int:
+    """How many images have a verdict by now."""
+    try:
+        return sum(row[2] is not None for row in verdicts(site))
+    except sqlite3.Error:
+        return 0
+
+
 def answers(path: Path) -> bool:
     """Whether a clamd says PONG at ``path``."""
     try:
@@ -157,6 +178,13 @@ def answers(path: Path) -> bool:
             return link.recv(16) == b"PONG\0"
     except OSError:
         return False
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port at which nobody listens."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]
 
 
 def wait_until(condition, seconds: float = 30) -> None:

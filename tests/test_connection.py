@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import struct
 import time
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from maintenance.clamav.connection import Clamd, pid_of
 from maintenance.errors import EngineError
 from maintenance.verdict import CLEAN, Verdict
 from tests.peers import Peer
-from tests.site import BAD, Site, body_signature
+from tests.site import BAD, Site, body_signature, free_port
 
 pytestmark = pytest.mark.server
 
@@ -27,12 +26,6 @@ def started(root, **options):
     (site.databases / "test.ndb").write_text(body_signature("Test.Bad", BAD))
     with site.clamd(**options) as daemon:
         yield site, daemon
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def pieces(path):

@@ -19,7 +19,7 @@ from maintenance.clamav.connection import Clamd
 from maintenance.clamav.databases import CANARY, snapshot
 from maintenance.clamav.home import PREFIX
 from maintenance.clamav.private import ScanOptions, private_engine
-from maintenance.clamav.session import Question, Scanner
+from maintenance.clamav.scanner import Question, Scanner
 from maintenance.errors import EngineError
 from maintenance.verdict import CLEAN, Verdict
 from tests.processes import NOBODY, commands, family, lives

@@ -19,10 +19,11 @@ from tests.processes import (
     killed_at_every_step,
     lives,
     named,
+    opened_by,
     reachable,
     started,
 )
-from tests.site import BAD, LATER, body_signature, wait_until
+from tests.site import BAD, LATER, body_signature, booked, one_store, verdicts, wait_until
 
 pytestmark = pytest.mark.server
 
@@ -36,24 +37,6 @@ def both(site):
     site.update()
     assert site.rescan()[0] == 4
     return site
-
-
-def one_store(result):
-    return result["stores"][0]
-
-
-def verdicts(site):
-    """What the ledger holds of every image."""
-    with closing(sqlite3.connect(f"file:{site.state}/ledger.sqlite?mode=ro", uri=True)) as ledger:
-        return ledger.execute("SELECT key, inode, verdict, signature, generation, missing_since"
-                              " FROM images ORDER BY key").fetchall()
-
-
-def booked(site):
-    try:
-        return sum(row[2] is not None for row in verdicts(site))
-    except sqlite3.Error:
-        return 0
 
 
 # --- verdicts
@@ -667,54 +650,6 @@ def test_after_a_killed_rescan_the_next_one_asks_only_about_what_was_not_booked(
     assert one_store(result)["full"] == 200 - min(before, 200)
 
 
-def test_an_engine_that_is_killed_in_the_middle_costs_only_what_it_was_asked(site):
-    for one in range(500):
-        site.image(f"{one:03}.jpg", BAD if one == 450 else b"%d" % one)
-    os.truncate(site.image("100a.jpg"), 95 * 2**20)  # the engine dwells here
-    os.truncate(site.image("100b.jpg"), 95 * 2**20)
-    site.update()
-    with started(site.command("rescan-store", "--json")) as job:
-        wait_until(lambda: booked(site) >= 64)
-        os.kill(named(family(job.pid), "clamd")[0], signal.SIGKILL)
-        out, err = job.communicate(timeout=60)
-    result = json.loads(out)
-    assert b"Traceback" not in err
-    store = one_store(result)
-    assert store["clean"] + store["infected"] + store["unknown"] == 502
-    assert (store["left"], store["infected"]) == (0, 1), "another engine took over"
-    assert job.returncode == 4
-    assert 0 < store["unknown"] <= 64 + 2
-    status, result = site.rescan()
-    assert (status, one_store(result)["clean"], one_store(result)["unknown"]) == (4, 501, 0)
-
-
-def test_a_system_clamd_that_dies_in_the_middle_leaves_the_rest_to_the_next_run(site):
-    for one in range(70):
-        site.image(f"a{one:02}.jpg", b"%d" % one)
-        site.image(f"z{one:02}.jpg", b"%d" % one)
-    for one in range(4):
-        os.truncate(site.image(f"m{one}.jpg"), 90 * 2**20)  # the engine dwells here
-    site.settings["clamav"]["engine"] = "system"
-    site.write_config()
-    site.run("update-definitions", "--no-rescan")
-    with site.clamd() as daemon:
-        site.update()
-        with started(site.command("rescan-store", "--json")) as job:
-            wait_until(lambda: booked(site) >= 64)
-            daemon.kill()
-            out, err = job.communicate(timeout=60)
-        result, store = json.loads(out), one_store(json.loads(out))
-        assert (job.returncode, result["outcome"]) == (3, "incomplete"), err
-        assert b"Traceback" not in err
-        assert store["clean"] + store["unknown"] + store["left"] == 144
-        assert store["left"] >= 60
-    site.socket.unlink(missing_ok=True)
-    with site.clamd():
-        status, result = site.rescan()
-        assert (status, one_store(result)["clean"]) == (0, 144)
-        assert one_store(result)["full"] == 144 - store["clean"]
-
-
 def test_an_image_that_changes_while_it_is_scanned_is_asked_about_again(site):
     path = os.fsdecode(site.image("a.jpg"))
     os.truncate(path, 90 * 2**20)
@@ -729,16 +664,6 @@ def test_an_image_that_changes_while_it_is_scanned_is_asked_about_again(site):
     result = json.loads(out)
     assert (job.returncode, result["infected_total"], result["undone_total"]) == (4, 1, 0)
     assert (one_store(result)["full"], result["bytes"]) == (1, len(BAD))
-
-
-def opened_by(pid):
-    found = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            found.append(os.readlink(entry))
-        except OSError:
-            continue
-    return found
 
 
 def test_a_killed_rescan_takes_its_engine_along(site):

@@ -8,13 +8,14 @@ has some.
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
 from maintenance.clamav.connection import Clamd
 from maintenance.clamav.databases import CANARY, Snapshot
-from maintenance.verdict import Verdict
+from maintenance.verdict import Answer, Verdict
 
 _LINE = re.compile(r"[0-9a-f]{32}:\d+:Imagewarden\.Canary\.([0-9a-f]{16})\.([0-9a-f]{32})\s*")
 
@@ -28,6 +29,14 @@ class Evidence(Protocol):
 
     def found_by(self, clamd: Clamd, timeout: float = 30.0) -> bool:
         """Tell whether the engine finds it."""
+        ...
+
+    def baits(self) -> Sequence[bytes]:
+        """Return the contents to ask about."""
+        ...
+
+    def found_in(self, answers: Sequence[Answer]) -> bool:
+        """Tell whether that is what such an engine says of ``baits``, in their order."""
         ...
 
 
@@ -64,18 +73,31 @@ class Canary:
     @property
     def line(self) -> str:
         """Return the signature as a line of an .hdb file."""
-        md5 = hashlib.md5(self._bait, usedforsecurity=False).hexdigest()
-        return f"{md5}:{len(self._bait)}:{self.signature}\n"
+        md5 = hashlib.md5(self.bait, usedforsecurity=False).hexdigest()
+        return f"{md5}:{len(self.bait)}:{self.signature}\n"
 
     @property
-    def _bait(self) -> bytes:
+    def bait(self) -> bytes:
+        """Return the content that it is found in."""
         return f"imagewarden canary {self.token}\n".encode("ascii")
 
     def found_by(self, clamd: Clamd, timeout: float = 30.0) -> bool:
         """Tell whether the engine finds it."""
-        answer = clamd.scan_stream([self._bait], timeout)
-        return (answer.verdict is Verdict.INFECTED
-                and (answer.signature or "").removesuffix(".UNOFFICIAL") == self.signature)
+        return self.found_in([clamd.scan_stream([self.bait], timeout)])
+
+    def baits(self) -> Sequence[bytes]:
+        """Return the one content to ask about."""
+        return (self.bait,)
+
+    def found_in(self, answers: Sequence[Answer]) -> bool:
+        """Tell whether that is what an engine which has it says of ``bait``."""
+        return [signature_in(answer) for answer in answers] == [self.signature]
+
+
+def signature_in(answer: Answer) -> str | None:
+    """Return the name of what was found, as its signature has it; None: nothing was."""
+    found = answer.verdict is Verdict.INFECTED
+    return (answer.signature or "").removesuffix(".UNOFFICIAL") if found else None
 
 
 def _short(content: Snapshot) -> str:

@@ -33,7 +33,10 @@ class Clamd:
         """Return a connected socket; raises OSError."""
         if not self.local:
             place = urlsplit(self.address)
-            return socket.create_connection((place.hostname or "", place.port or 3310), timeout)
+            link = socket.create_connection((place.hostname or "", place.port or 3310), timeout)
+            # The end of a stream is a small packet, which Nagle would hold back for 40 ms.
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return link
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             link.settimeout(timeout)
@@ -86,11 +89,9 @@ class Clamd:
         try:
             with self._talk(timeout) as (link, deadline):
                 try:
-                    link.sendall(b"zINSTREAM\0")
-                    for chunk in filter(None, chunks):  # an empty one would end the stream
+                    for piece in protocol.streamed(chunks):
                         _hurry(link, deadline)
-                        link.sendall(struct.pack("!I", len(chunk)) + chunk)
-                    link.sendall(struct.pack("!I", 0))
+                        link.sendall(piece)
                 except (BrokenPipeError, ConnectionResetError):
                     return protocol.answer(_reply(link, deadline))
                 return protocol.answer(_reply(link, deadline))
@@ -113,8 +114,8 @@ class Clamd:
 
 def send_descriptor(link: socket.socket, fd: int) -> None:
     """Send one FILDES request with ``fd``, which must be open for reading."""
-    link.sendall(b"zFILDES\0")
-    link.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
+    link.sendmsg([protocol.FILDES], [rights])
 
 
 def pid_of(link: socket.socket) -> int:

@@ -6,15 +6,16 @@ note, as the canary is kept in its file.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from maintenance.clamav.bodies import Body
+from maintenance.clamav.canary import signature_in
 from maintenance.clamav.connection import Clamd
 from maintenance.clamav.databases import Snapshot
-from maintenance.verdict import Verdict
+from maintenance.verdict import Answer
 
 NOTE = "probe.json"
 CHOICE = 8  # signatures tried of one file: an exception may keep some from being reported
@@ -65,18 +66,23 @@ class Probe:
 
         Such a text says nothing: another signature may always be reported for it.
         """
-        left = tuple(one for one in self.bodies
-                     if _found_in(one, clamd, 30.0) in {None, one.signature})
+        left = tuple(one for one, found in zip(self.bodies, self._asked(clamd, 30.0), strict=True)
+                     if signature_in(found) in {None, one.signature})
         return replace(self, bodies=left) if left else None
 
     def found_by(self, clamd: Clamd, timeout: float = 30.0) -> bool:
         """Tell whether the engine finds it: something of every file."""
-        files = {one.file for one in self.bodies}
-        return all(any(_found_in(one, clamd, timeout) == one.signature
-                       for one in self.bodies if one.file == file) for file in files)
+        return self.found_in(self._asked(clamd, timeout))
 
+    def baits(self) -> Sequence[bytes]:
+        """Return the contents to ask about."""
+        return [one.text for one in self.bodies]
 
-def _found_in(body: Body, clamd: Clamd, timeout: float) -> str | None:
-    answer = clamd.scan_stream([body.text], timeout)
-    found = answer.verdict is Verdict.INFECTED
-    return (answer.signature or "").removesuffix(".UNOFFICIAL") if found else None
+    def found_in(self, answers: Sequence[Answer]) -> bool:
+        """Tell whether something of every file was found, by the answers to ``baits``."""
+        pairs = zip(self.bodies, answers, strict=True)
+        found = {one.file for one, answer in pairs if signature_in(answer) == one.signature}
+        return found == {one.file for one in self.bodies}
+
+    def _asked(self, clamd: Clamd, timeout: float) -> Sequence[Answer]:
+        return [clamd.scan_stream([bait], timeout) for bait in self.baits()]

@@ -1,181 +1,153 @@
-"""Many scans at once: IDSESSION connections, multiplexed in one thread."""
+"""One IDSESSION connection to clamd: many questions at once, and nothing waits for anything."""
 
-import selectors
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from maintenance.clamav import protocol
-from maintenance.clamav.connection import LONGEST, Clamd, send_descriptor
-from maintenance.verdict import Answer, unknown
+from maintenance.clamav.connection import LONGEST, PATIENCE, Clamd
+from maintenance.clamav.outgoing import Outgoing, Piece, Unreadable
+from maintenance.text import show
 
-MOST = 64  # requests in flight beyond which clamd was seen to lose replies
-PER_LINK = 16  # as fast as one connection gets
-KEEP_ALIVE = 10.0  # seconds; clamd closes a session that is silent for 30
-GRACE = 5.0  # seconds: clamd's own limit on scan time has to be able to answer first
+KEEP_ALIVE = 10.0  # seconds; clamd closes a session that is silent for long
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Question(Generic[T]):
-    """A file to scan: ``fd`` stays the asker's, open until the answer is there."""
-
-    what: T
-    fd: int
 
 
 class SessionLost(Exception):
     """The connection is gone, with everything in flight on it."""
 
 
+class SessionSpent(SessionLost):
+    """One request has cost the session. clamd is well: the others can be asked again."""
+
+
+@dataclass(slots=True)
+class Pending(Generic[T]):
+    """A request without a reply; ``begun``: clamd is at work on it since then at least."""
+
+    what: T
+    begun: float | None = None  # on the monotonic clock
+
+
 class Session(Generic[T]):
-    """One IDSESSION connection; replies come in any order, matched by number."""
+    """Replies come in any order, and are matched by number; ``T``: what an asker calls his."""
 
-    def __init__(self, clamd: Clamd, timeout: float) -> None:
+    def __init__(self, clamd: Clamd) -> None:
         """Connect; raises OSError."""
-        self.link = clamd.connect(timeout)
-        try:
-            self.link.sendall(b"zIDSESSION\0")
-        except OSError:
-            self.link.close()
-            raise
-        self.waiting: dict[int, Question[T]] = {}
-        self._timeout = timeout
-        self._number = 0
+        self.link = clamd.connect(PATIENCE)
+        self.link.setblocking(False)
+        self.waiting: dict[int, Pending[T]] = {}
+        self._passes = clamd.local
+        self._outgoing = Outgoing(self.link)
+        self._number = 0  # of the last request
+        self._reached = 0  # the highest number that was answered: all before it have begun
         self._buffer = b""
-        self._sent = self.heard = time.monotonic()
+        self._broken: str | None = None
+        self._spoken = time.monotonic()
+        self._say([(protocol.SESSION, None)])
 
-    def send(self, question: Question[T]) -> None:
-        """Ask; raises SessionLost, with ``question`` among those waiting."""
-        self._number += 1
-        self.waiting[self._number] = question
+    @property
+    def unsent(self) -> bool:
+        """Tell whether something waits for clamd to take it."""
+        return bool(self._outgoing)
+
+    def scan(self, what: T, fd: int) -> None:
+        """Ask about the file behind ``fd``: stays open until the answer is there."""
+        if self._passes:
+            self._ask(what, [(protocol.FILDES, fd)])
+        else:
+            self.stream(what, protocol.chunks_of(fd))
+
+    def stream(self, what: T, chunks: Iterable[bytes]) -> None:
+        """Ask about bytes; they are drawn when there is room for them."""
+        self._ask(what, ((piece, None) for piece in protocol.streamed(chunks)))
+
+    def version(self, what: T) -> None:
+        """Ask for clamd's version: it comes in two parts, so no scan may be in flight here."""
+        self._ask(what, [(protocol.VERSION, None)])
+
+    def ping(self) -> None:
+        """Keep the session alive, when it has said nothing for a while."""
+        if not self.unsent and time.monotonic() - self._spoken > KEEP_ALIVE:
+            self._number += 1
+            self._say([(protocol.PING, None)])
+
+    def exchange(self) -> Iterator[tuple[T, str]]:
+        """Send and receive what goes at once, and yield the replies; raises SessionLost."""
         try:
-            send_descriptor(self.link, question.fd)
-        except OSError as error:
-            raise SessionLost(f"clamd hung up ({error.strerror or error})") from None
-        self._sent = time.monotonic()
-        if len(self.waiting) == 1:
-            self.heard = self._sent
+            self._flush()
+        except Unreadable as error:
+            yield self.waiting.pop(error.number).what, f"not readable: {error}"
+            raise SessionSpent("a stream broke off") from None
+        yield from self._receive()
 
-    def receive(self) -> Iterator[tuple[Question[T], Answer]]:
-        """Yield the answers that have come in; raises SessionLost."""
+    def overdue(self, since: float) -> list[T]:
+        """Give up what clamd has begun with before ``since``, and return it."""
+        late = [number for number, one in self.waiting.items() if (one.begun or since) < since]
+        return [self.waiting.pop(number).what for number in late]
+
+    def close(self) -> None:
+        """End the session."""
+        self._outgoing.clear()
+        self.link.close()
+
+    def _ask(self, what: T, request: Iterable[Piece]) -> None:
+        self._number += 1
+        self.waiting[self._number] = Pending(what)
+        self._say(request)
+
+    def _say(self, request: Iterable[Piece]) -> None:
+        self._spoken = time.monotonic()
+        if self._broken is None:
+            self._outgoing.put(self._number, iter(request))
+
+    def _flush(self) -> None:
+        try:
+            self._outgoing.flush()
+        except (BrokenPipeError, ConnectionResetError) as error:
+            self._broken = error.strerror  # what clamd has said before can still be read
+            self._outgoing.clear()
+        except OSError as error:
+            raise SessionLost(error.strerror or str(error)) from None
+
+    def _receive(self) -> Iterator[tuple[T, str]]:
         try:
             data = self.link.recv(65536)
+        except BlockingIOError:
+            return
         except OSError as error:
-            raise SessionLost(f"clamd hung up ({error.strerror or error})") from None
+            self._broken = error.strerror or str(error)
+            data = b""
         if not data:
-            raise SessionLost("clamd ended before it answered")
+            raise self._ended()
         *replies, self._buffer = (self._buffer + data).split(b"\0")
         for reply in replies:
             yield from self._match(reply.decode("utf-8", "backslashreplace"))
         if len(self._buffer) > LONGEST:
             raise SessionLost("clamd sends what is no reply")
 
-    def _match(self, reply: str) -> Iterator[tuple[Question[T], Answer]]:
-        split = protocol.numbered(reply)
+    def _match(self, text: str) -> Iterator[tuple[T, str]]:
+        split = protocol.numbered(text)
         if split is None:
-            raise SessionLost(f"clamd: {reply}")
-        question = self.waiting.pop(split[0], None)
-        if question is not None:  # else the PONG that kept the session alive: no progress
-            self.heard = time.monotonic()
-            yield question, protocol.answer(split[1])
-
-    def tend(self) -> None:
-        """Keep a waiting session alive; raises SessionLost when it waited too long."""
+            raise SessionLost(f"clamd: {text}")
+        number, reply = split
+        pending = self.waiting.pop(number, None)
+        if pending is None:
+            return  # a PONG, or what was given up
         now = time.monotonic()
-        if self.waiting and now - self.heard > self._timeout + GRACE:
-            raise SessionLost(f"clamd gave no answer within {self._timeout:g} s")
-        if now - self._sent > KEEP_ALIVE:
-            self._number += 1
-            self._sent = now
-            try:
-                self.link.sendall(b"zPING\0")
-            except OSError as error:
-                raise SessionLost(f"clamd hung up ({error.strerror or error})") from None
+        for before in range(self._reached + 1, number):
+            if before in self.waiting and self.waiting[before].begun is None:
+                self.waiting[before].begun = now
+        self._reached = max(self._reached, number)
+        yield pending.what, reply
+        if reply == protocol.STREAM_LIMIT:
+            raise SessionSpent("a stream was larger than clamd's StreamMaxLength")
 
-    def close(self) -> None:
-        """End the session."""
-        self.link.close()
-
-
-class Scanner(Generic[T]):
-    """Feeds questions to clamd, never more than ``in_flight`` at a time."""
-
-    def __init__(self, clamd: Clamd, in_flight: int, timeout: float) -> None:
-        """Open the sessions; raises OSError when clamd does not take one."""
-        self.lost: str | None = None  # why clamd answers no more
-        self._room = max(1, min(in_flight, MOST))
-        self._selector = selectors.DefaultSelector()
-        self._sessions: list[Session[T]] = []
-        try:
-            for _ in range(max(1, self._room // PER_LINK)):
-                session = Session[T](clamd, timeout)
-                self._sessions.append(session)
-                self._selector.register(session.link, selectors.EVENT_READ, session)
-        except OSError:
-            self.close()
-            raise
-
-    def scan(self, questions: Iterable[Question[T]]) -> Iterator[tuple[Question[T], Answer]]:
-        """Yield each question with its answer as they come.
-
-        When a session breaks, what it held is answered ``unknown`` and no more
-        is asked: ``lost`` says why; the rest of ``questions`` is not consumed.
-        """
-        source = iter(questions)
-        drained = False
-        while True:
-            while not drained and not self.lost and self._free():
-                question = next(source, None)
-                drained = question is None
-                if question is not None:
-                    yield from self._guard(self._emptiest(), question)
-            if not any(session.waiting for session in self._sessions):
-                return
-            yield from self._collect()
-
-    def waiting(self) -> list[Question[T]]:
-        """Return the questions without an answer, for an asker who stops early."""
-        return [question for session in self._sessions for question in session.waiting.values()]
-
-    def close(self) -> None:
-        """Close all sessions."""
-        for session in self._sessions:
-            session.close()
-        self._selector.close()
-
-    def _free(self) -> bool:
-        return sum(len(session.waiting) for session in self._sessions) < self._room
-
-    def _emptiest(self) -> Session[T]:
-        return min(self._sessions, key=lambda session: len(session.waiting))
-
-    def _guard(self, session: Session[T], question: Question[T]
-               ) -> Iterator[tuple[Question[T], Answer]]:
-        try:
-            session.send(question)
-        except SessionLost as error:
-            yield from self._bury(session, str(error))
-
-    def _collect(self) -> Iterator[tuple[Question[T], Answer]]:
-        for key, _ in self._selector.select(timeout=1.0):
-            session: Session[T] = key.data
-            try:
-                yield from session.receive()
-            except SessionLost as error:
-                yield from self._bury(session, str(error))
-        for session in list(self._sessions):
-            try:
-                session.tend()
-            except SessionLost as error:
-                yield from self._bury(session, str(error))
-
-    def _bury(self, session: Session[T], why: str) -> Iterator[tuple[Question[T], Answer]]:
-        self.lost = self.lost or why
-        self._selector.unregister(session.link)
-        session.close()
-        while session.waiting:  # one at a time: who stops here still finds the rest in `waiting`
-            yield session.waiting.popitem()[1], unknown(why)
-        self._sessions.remove(session)
+    def _ended(self) -> SessionLost:
+        last_words = show(self._buffer.strip()) or self._broken
+        if last_words == protocol.IMPATIENT:  # and so it has not read what we asked
+            return SessionSpent(last_words)
+        return SessionLost("clamd hung up before it answered"
+                           + (f" ({last_words})" if last_words else ""))

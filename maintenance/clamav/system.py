@@ -13,6 +13,7 @@ from maintenance.clamav.clamd_conf import ClamdConf
 from maintenance.clamav.command_line import option
 from maintenance.clamav.connection import PATIENCE, Clamd, pid_of
 from maintenance.clamav.databases import Snapshot
+from maintenance.clamav.proof import Proof, agrees
 from maintenance.text import show
 
 RELOADING = 15.0  # seconds for a reload of little; besides, for every 2 MB of databases, one
@@ -66,10 +67,16 @@ class SystemEngine:
                 f" {show(self.conf.databases)}, but our definitions are in {show(directory)}:"
                 " set clamav.databases")
 
+    def proof(self, evidence: Evidence | None, content: Snapshot) -> Proof | None:
+        """Return what proves that it has ``content``; None: there is no evidence of that."""
+        if evidence is None or not evidence.stands_for(content):
+            return None
+        return Proof(self.clamd, evidence, content.version_of("daily"))
+
     def proven(self, evidence: Evidence | None, content: Snapshot) -> bool:
-        """Tell whether it has loaded exactly ``content``, by evidence and VERSION."""
-        return (evidence is not None and evidence.stands_for(content)
-                and self.as_new_as(content) and evidence.found_by(self.clamd))
+        """Tell whether it has loaded exactly ``content``; raises EngineError."""
+        proof = self.proof(evidence, content)
+        return proof is not None and proof.holds()
 
     def prove_reload(self, evidence: Evidence, content: Snapshot) -> bool:
         """Have it reload and wait until it finds ``evidence``; raises EngineError.
@@ -101,9 +108,7 @@ class SystemEngine:
 
     def as_new_as(self, content: Snapshot) -> bool:
         """Tell whether VERSION is that of ``content``, as far as it says any."""
-        daily = content.version_of("daily")
-        said = self.clamd.version().split("/")
-        return daily is None or len(said) < 2 or said[1] == str(daily)
+        return agrees(self.clamd.version(), content.version_of("daily"))
 
 
 def _pauses() -> Iterator[float]:

@@ -1,7 +1,7 @@
 """A proven engine for one generation, of whichever kind the host has."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -9,7 +9,8 @@ from maintenance import memory
 from maintenance.clamav import system
 from maintenance.clamav.connection import Clamd
 from maintenance.clamav.private import memory_of, private_engine
-from maintenance.clamav.session import MOST
+from maintenance.clamav.proof import Proof
+from maintenance.clamav.scanner import MOST
 from maintenance.errors import EngineError
 from maintenance.jobs.engine_proof import evidence
 from maintenance.jobs.generation import (
@@ -20,6 +21,7 @@ from maintenance.jobs.generation import (
 )
 from maintenance.settings import Config
 
+ENGINES = 8  # that one run may cost: an image that kills them costs two
 LOADS = 3  # of definitions that are written anew meanwhile
 SPARE = 1.5  # times what an engine takes has to be available
 
@@ -36,7 +38,11 @@ class Engine:
     in_flight: int
     largest: int | None  # from this size on its "clean" counts for nothing; None: no such size
     hides_limits: bool
-    still_proven: Callable[[], bool]  # that it scans with the generation it began with
+    proof: Proof | None  # that it has what it began with; None: it is ours, and keeps that
+
+    def still_proven(self) -> bool:
+        """Tell whether it has what it began with; raises EngineError."""
+        return self.proof is None or self.proof.holds()
 
     def too_large(self, size: int, limit: int) -> str | None:
         """Return why a file of ``size`` bytes is not to be asked about; ``limit`` is ours."""
@@ -63,7 +69,7 @@ def proven_engine(config: Config, definitions: Definitions) -> Iterator[Engine]:
         with private_engine(definitions.directory, definitions.content,
                             scan_options(config)) as clamd:
             if definitions.stand_still():
-                yield Engine(clamd, config.rescan.in_flight or MOST, None, False, lambda: True)
+                yield Engine(clamd, config.rescan.in_flight or MOST, None, False, None)
                 return
         found = on_disk(config)
         if found.fingerprint != definitions.fingerprint:
@@ -85,13 +91,9 @@ def _system(config: Config, definitions: Definitions) -> Engine:
     engine = system.connect(config.clamav.socket)
     if not engine.clamd.local:
         raise EngineError("a rescan needs a local clamd (a Unix socket); tcp:// is for uploads")
-    known = evidence(config, definitions)
-
-    def proven() -> bool:
-        return engine.proven(known, definitions.content)
-
-    if not proven():
+    proof = engine.proof(evidence(config, definitions), definitions.content)
+    if proof is None or not proof.holds():
         raise EngineError(f"clamd at {config.clamav.socket} is not proven to have loaded the"
                           " definitions on disk; run update-definitions")
     return Engine(engine.clamd, config.rescan.in_flight or os.cpu_count() or 1, engine.largest,
-                  engine.hides_limits, proven)
+                  engine.hides_limits, proof)

@@ -1,42 +1,28 @@
 """Images before an engine: asked about, asked again when they change, believed when proven."""
 
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from maintenance.clamav.session import Question, Scanner
+from maintenance.clamav.scanner import Question, Scanner
 from maintenance.errors import EngineError
 from maintenance.jobs.engines import Engine
+from maintenance.jobs.slices import GenerationMoved, Judged, Slices
 from maintenance.settings import Clamav
 from maintenance.shell.progress import Progress
 from maintenance.store.identity import Stamp, stamp
 from maintenance.store.tree import NotAnImage, Vanished
-from maintenance.verdict import Answer, Verdict, unknown
+from maintenance.verdict import Answer, unknown
 
-BATCH = 64  # answers of one proof and one commit
-SLICE = 5.0  # seconds after which an unfinished batch is settled too
 CHANGED = unknown("changed while it was scanned")
-CLAIMS = {Verdict.CLEAN, Verdict.INFECTED}  # worth nothing from an engine that is not proven
+# So begins the reason of an answer that cost an engine; a next run asks about that image alone.
+DEADLY = "clamd died or hung while it scanned this image"
+AMONG_OTHERS = unknown(f"{DEADLY} and others")
 
 T = TypeVar("T")
-
-
-class GenerationMoved(Exception):
-    """The engine has other definitions now: what is not settled must be asked again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judged(Generic[T]):
-    """What is known of one image; ``info`` is of the file that was asked about, if any was."""
-
-    what: T
-    answer: Answer
-    info: os.stat_result | None = None
-    asked: bool = False  # the engine has seen it
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +47,22 @@ class Desk(Generic[T]):
 
 
 class Inspection(Generic[T]):
-    """One engine's work on a stream of images."""
+    """One engine's work on a stream of images.
 
-    def __init__(self, engine: Engine, settings: Clamav, desk: Desk[T]) -> None:
-        self.unsettled: list[T] = []  # asked about to no avail: another engine may be asked
-        self._engine, self._settings, self._desk = engine, settings, desk
-        self._batch: list[Judged[T]] = []
+    ``alone``: on one after the other, so that it is clear which one an engine was lost over.
+    """
+
+    def __init__(self, engine: Engine, settings: Clamav, desk: Desk[T], *, alone: bool = False
+                 ) -> None:
+        self.suspects: list[T] = []  # in flight when an engine of ours was lost
+        self._engine, self._settings, self._desk, self._alone = engine, settings, desk, alone
+        self._slices = Slices[T](engine, settings.timeout, desk.believed)
         self._again: deque[T] = deque()
-        self._settled = time.monotonic()
+
+    @property
+    def unsettled(self) -> list[T]:
+        """Return what was asked about to no avail: another engine may be asked."""
+        return self._slices.unsettled
 
     def run(self, whats: Iterable[T], progress: Progress, label: str, total: int | None = None
             ) -> str | None:
@@ -77,25 +71,36 @@ class Inspection(Generic[T]):
         Whatever ends this, a signal included, what was answered and proven is believed.
         Raises GenerationMoved.
         """
+        in_flight = 1 if self._alone else self._engine.in_flight
         try:
-            scanner = Scanner[_Opened[T]](self._engine.clamd, self._engine.in_flight,
-                                          self._settings.timeout)
+            scanner = Scanner[_Opened[T]](self._engine.clamd, in_flight, self._settings.timeout)
         except OSError as error:
             return f"clamd does not take a session ({error.strerror or error})"
-        with closing(scanner):
-            try:
-                for question, answer in progress.over(
-                        scanner.scan(self._questions(whats)), label, total):
-                    self._hear(question, answer, last=scanner.lost is not None)
-                for question, answer in scanner.scan(self._questions(self._retries())):
-                    self._hear(question, answer, last=True)
-            finally:
-                for question in scanner.waiting():
-                    os.close(question.fd)
-                    self.unsettled.append(question.what.what)
-                self.unsettled += self._again
-                self._settle()
-        return scanner.lost
+        lost, moved = None, False
+        try:
+            with closing(scanner):
+                self._ask(scanner, progress.over(
+                    scanner.scan(self._questions(whats)), label, total))
+        except EngineError as error:  # it could not be proven any more
+            lost = str(error)
+        finally:
+            moved = self._slices.end()
+        if moved:
+            raise GenerationMoved
+        return scanner.lost or lost
+
+    def _ask(self, scanner: Scanner[_Opened[T]],
+             answers: Iterable[tuple[Question[_Opened[T]], Answer]]) -> None:
+        try:
+            for question, answer in answers:
+                self._hear(question, answer, last=scanner.lost is not None)
+            for question, answer in scanner.scan(self._questions(self._retries())):
+                self._hear(question, answer, last=True)
+        finally:
+            for question in scanner.unanswered():
+                os.close(question.fd)
+                self._miss(question.what, scanner.lost)
+            self.unsettled.extend(self._again)
 
     def _retries(self) -> Iterator[T]:
         while self._again:
@@ -108,7 +113,7 @@ class Inspection(Generic[T]):
             except Vanished:
                 self._desk.vanished(what)
             except NotAnImage as error:
-                self._judge(Judged(what, unknown(str(error))))
+                self._slices.add(Judged(what, unknown(str(error))))
             else:
                 yield from self._question(what, fd)
 
@@ -120,7 +125,7 @@ class Inspection(Generic[T]):
             return
         os.close(fd)
         if too_large is not None:
-            self._judge(Judged(what, unknown(too_large), info))
+            self._slices.add(Judged(what, unknown(too_large), info))
 
     def _hear(self, question: Question[_Opened[T]], answer: Answer, *, last: bool) -> None:
         """Take an answer; a file that changed meanwhile is asked about once again."""
@@ -130,24 +135,15 @@ class Inspection(Generic[T]):
         if changed and not last:
             self._again.append(opened.what)
         else:
-            self._judge(Judged(opened.what, CHANGED if changed else answer, opened.info,
+            self._slices.add(Judged(opened.what, CHANGED if changed else answer, opened.info,
                                asked=True))
 
-    def _judge(self, judged: Judged[T]) -> None:
-        self._batch.append(judged)
-        if len(self._batch) >= BATCH or time.monotonic() - self._settled > SLICE:
-            self._settle()
-
-    def _settle(self) -> None:
-        batch, self._batch = self._batch, []
-        self._settled = time.monotonic()
-        if not batch:
-            return
-        try:
-            if not self._engine.still_proven():
-                self.unsettled += [one.what for one in batch]
-                raise GenerationMoved
-        except EngineError:  # it is gone: nobody can say any more what it had loaded
-            self.unsettled += [one.what for one in batch if one.answer.verdict in CLAIMS]
-            batch = [one for one in batch if one.answer.verdict not in CLAIMS]
-        self._desk.believed(batch)
+    def _miss(self, opened: _Opened[T], lost: str | None) -> None:
+        """Do without an answer, because we were stopped or because clamd was ``lost``."""
+        if lost is None:
+            self.unsettled.append(opened.what)
+        elif self._engine.proof is None and not self._alone:
+            self.suspects.append(opened.what)
+        else:
+            why = f"{DEADLY} ({lost})" if self._alone else lost
+            self._slices.keep(Judged(opened.what, unknown(why), opened.info, asked=True))

@@ -1,17 +1,18 @@
 """One-off scans: files and trees that an admin names, inside a store or not."""
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
 
 from maintenance.errors import EngineError, QuarantineError
-from maintenance.jobs.engines import Engine, proven_engine
+from maintenance.jobs.engines import ENGINES, Engine, proven_engine
 from maintenance.jobs.generation import on_disk, shown
-from maintenance.jobs.inspection import Desk, GenerationMoved, Inspection, Judged
+from maintenance.jobs.inspection import AMONG_OTHERS, Desk, Inspection
 from maintenance.jobs.named_paths import Named, NamedPaths, Unreachable, apart
 from maintenance.jobs.quarantines import quarantine_of
 from maintenance.jobs.rescan_report import Infected, RescanReport, StoreResult, Undone
+from maintenance.jobs.slices import GenerationMoved, Judged
 from maintenance.jobs.taking import Taking, wanted
 from maintenance.ledger.rows import Asked
 from maintenance.shell.job import Context
@@ -20,7 +21,6 @@ from maintenance.store.tree import NotAnImage
 from maintenance.text import show
 from maintenance.verdict import Verdict, unknown
 
-ENGINES = 3  # that are tried in one run
 LOST = unknown("the engine was lost before its answer could be proven")
 
 
@@ -55,27 +55,19 @@ class _PathScan:
         self._takings: dict[str, Taking] = {}
         self._results: dict[str | None, StoreResult] = {}
         self._again: deque[Named] = deque()
+        self._suspects: deque[Named] = deque()  # in flight when an engine of ours was lost
         self._rest = self._reachable(context.options.paths)
 
     def completed(self, engine: Engine) -> bool:
         """Ask ``engine`` about what is still to be asked; tell whether that was all."""
-        inspection = Inspection(engine, self._context.config.clamav, Desk(
-            open=self._paths.open, believed=self._note))
-        try:
-            # chained, not "yield from": what is left of the rest is for the next engine
-            lost = inspection.run(chain(self._unsettled(), self._rest),
-                                  self._context.progress, "given paths")
-        except GenerationMoved:
-            lost = "new definitions were loaded meanwhile"
-        finally:
-            self._again += inspection.unsettled
-        if lost is not None:
-            self._context.log.warning("%s", show(lost))  # words of the engine
-        return lost is None
+        # chained, not "yield from": what is left of the rest is for the next engine
+        return (self._asked(engine, chain(_drawn(self._again), self._rest), alone=False)
+                and self._asked(engine, _drawn(self._suspects), alone=True))
 
     def give_up(self) -> None:
         """Report what no engine could be asked about any more."""
         self._note([Judged(one, LOST) for one in self._again])
+        self._note([Judged(one, AMONG_OTHERS, asked=True) for one in self._suspects])
         self.conclude()
 
     def conclude(self) -> None:
@@ -83,9 +75,19 @@ class _PathScan:
         for taking in self._takings.values():
             taking.conclude()
 
-    def _unsettled(self) -> Iterator[Named]:
-        while self._again:
-            yield self._again.popleft()
+    def _asked(self, engine: Engine, named: Iterable[Named], *, alone: bool) -> bool:
+        inspection = Inspection(engine, self._context.config.clamav, Desk(
+            open=self._paths.open, believed=self._note), alone=alone)
+        try:
+            lost = inspection.run(named, self._context.progress, "given paths")
+        except GenerationMoved:
+            lost = "new definitions were loaded meanwhile"
+        finally:
+            self._again += inspection.unsettled
+            self._suspects += inspection.suspects
+        if lost is not None:
+            self._context.log.warning("%s", show(lost))  # words of the engine
+        return lost is None
 
     def _reachable(self, paths: Sequence[str]) -> Iterator[Named]:
         for one in self._paths.files(apart(paths)):
@@ -156,3 +158,8 @@ class _PathScan:
             self._results[store] = StoreResult(store)
             self._report.stores.append(self._results[store])
         return self._results[store]
+
+
+def _drawn(named: deque[Named]) -> Iterator[Named]:
+    while named:
+        yield named.popleft()

@@ -2,29 +2,24 @@
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 
-from maintenance.errors import EngineError
 from maintenance.jobs import path_scan
-from maintenance.jobs.engines import DefinitionsMoved, Engine, proven_engine
 from maintenance.jobs.generation import Definitions, on_disk, shown
-from maintenance.jobs.inspection import GenerationMoved
 from maintenance.jobs.occupancy import Occupancy
 from maintenance.jobs.open_store import OpenStore, open_store
 from maintenance.jobs.quarantines import make_ready
 from maintenance.jobs.rescan_report import RescanReport
-from maintenance.jobs.store_scan import StoreScan
+from maintenance.jobs.serving import Serving
 from maintenance.jobs.walking import chosen_stores
 from maintenance.ledger.rows import Need
 from maintenance.shell.job import Context, Job
 from maintenance.shell.lock import announce_end
 from maintenance.shell.main import lock_of
 from maintenance.shell.options import duration
-from maintenance.text import show
 from maintenance.times import Deadline
 
-REVIVALS = 3  # engines lost in one run after which it gives up
 ROUNDS = 5  # generations that may arrive during one run
 
 
@@ -53,7 +48,7 @@ def rescan(context: Context) -> RescanReport:
             for definitions in _generations(context, report):
                 need = Need(report.generation or 0, time.time(), context.options.full)
                 with context.going_on():
-                    _serve(context, opened, definitions, need, deadline, report)
+                    Serving(context, opened, definitions, need, deadline, report).run()
         finally:
             for one in opened:
                 one.conclude(report, _generation(context, report))
@@ -91,56 +86,6 @@ def _generation(context: Context, report: RescanReport) -> int | None:
         return report.generation
     known = context.ledger.generations.current()
     return None if known is None else known.number
-
-
-def _serve(context: Context, opened: Sequence[OpenStore], definitions: Definitions, need: Need,
-           deadline: Deadline, report: RescanReport) -> None:
-    """Ask about what is due, with as few engines as it takes: the second phase."""
-    for one in opened:
-        one.taking.meet_known(one.tree, need.generation)
-    for _ in range(REVIVALS):
-        for one in opened:
-            one.count_left(need)
-        if not any(one.waits_for_engine for one in opened) or context.options.dry_run:
-            return
-        try:
-            with proven_engine(context.config, definitions) as engine:
-                report.canary = True
-                report.hidden_limits = engine.hides_limits
-                if _ask(context, opened, engine, need, deadline, report) is None:
-                    return
-        except DefinitionsMoved as moved:
-            context.log.info("%s", moved)
-            return  # to what is there now
-        except EngineError as error:
-            if report.canary is None:  # there was none to begin with
-                raise
-            context.log.warning("%s", error)
-            break
-    report.engine_lost = True
-    context.log.warning("the engine was lost; the rest waits for the next run")
-
-
-def _ask(context: Context, opened: Sequence[OpenStore], engine: Engine, need: Need,
-         deadline: Deadline, report: RescanReport) -> str | None:
-    for one in opened:
-        scan = StoreScan(one.tree, one.images, one.need(need), engine, context.config.clamav,
-                         deadline, one.meet)
-        try:
-            lost = scan.run(context.progress, one.store.name)
-        except GenerationMoved:
-            context.log.info("new definitions were loaded meanwhile; asking again")
-            return None
-        finally:
-            one.result.full += scan.scanned
-            one.unasked += scan.unasked
-            one.result.images -= scan.vanished
-            report.bytes += scan.bytes
-            one.count_left(need)
-        if lost is not None:
-            context.log.warning("%s", show(lost))  # words of the engine
-            return lost
-    return None
 
 
 def _time_limit(context: Context) -> float:

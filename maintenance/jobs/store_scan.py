@@ -3,10 +3,11 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from maintenance.jobs.engines import Engine
-from maintenance.jobs.inspection import Desk, Inspection, Judged
+from maintenance.jobs.inspection import DEADLY, Desk, Inspection
+from maintenance.jobs.slices import Judged
 from maintenance.ledger.images import Images
 from maintenance.ledger.rows import Asked, ImageRow, Need
 from maintenance.settings import Clamav
@@ -19,7 +20,11 @@ from maintenance.verdict import Verdict
 
 @dataclass(slots=True)
 class StoreScan:
-    """One store's due images against one engine."""
+    """One store's due images against one engine.
+
+    ``suspects`` are those over which an engine of ours may have been lost, by key. They
+    are kept from one engine to the next, and asked about last.
+    """
 
     tree: Tree
     images: Images
@@ -28,6 +33,7 @@ class StoreScan:
     settings: Clamav
     deadline: Deadline
     infected: Callable[[ImageRow, Stamp, str], None]  # told after it is booked
+    suspects: dict[bytes, ImageRow] = field(default_factory=dict)
     scanned: int = 0
     unasked: int = 0  # too large, or not to be opened
     vanished: int = 0
@@ -38,16 +44,36 @@ class StoreScan:
 
         Raises GenerationMoved.
         """
-        desk = Desk(self._open, self._book, self._vanished, self._wait)
+        inspection = self._inspection(alone=False)
         total = self.images.count_due(self.need)
-        return Inspection(self.engine, self.settings, desk).run(
-            self._due(), progress, label, total)
+        try:
+            return inspection.run(self._due(), progress, label, total)
+        finally:
+            self.suspects.update((row.key, row) for row in inspection.suspects)
+
+    def run_alone(self, progress: Progress, label: str) -> str | None:
+        """Go through the suspects, one at a time: as ``run``."""
+        if not self.suspects:
+            return None
+        return self._inspection(alone=True).run(
+            self._drawn(), progress, label, len(self.suspects))
+
+    def _inspection(self, *, alone: bool) -> Inspection[ImageRow]:
+        desk = Desk(self._open, self._book, self._vanished, self._wait)
+        return Inspection(self.engine, self.settings, desk, alone=alone)
 
     def _due(self) -> Iterator[ImageRow]:
         for row in self.images.due(self.need):
             if self.deadline.passed:
                 return
-            yield row
+            if (row.reason or "").startswith(DEADLY):  # an earlier run knows it
+                self.suspects.setdefault(row.key, row)
+            if row.key not in self.suspects:
+                yield row
+
+    def _drawn(self) -> Iterator[ImageRow]:
+        while self.suspects and not self.deadline.passed:
+            yield self.suspects.popitem()[1]
 
     def _open(self, row: ImageRow) -> int:
         return self.tree.open(row.path)

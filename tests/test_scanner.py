@@ -2,18 +2,21 @@
 
 import os
 import signal
+import threading
 import time
+from collections import Counter
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from maintenance.clamav import session as module
+from maintenance.clamav import protocol, session
+from maintenance.clamav import scanner as module
 from maintenance.clamav.connection import Clamd
-from maintenance.clamav.session import Question, Scanner
-from maintenance.verdict import Verdict
+from maintenance.clamav.scanner import Question, Scanner
+from maintenance.verdict import Verdict, unknown
 from tests.peers import Peer
-from tests.site import BAD, Site, body_signature
+from tests.site import BAD, Site, body_signature, free_port, wait_until
 
 pytestmark = pytest.mark.server
 
@@ -23,11 +26,16 @@ HOSTILE = [b"clean.jpg\nx", b"x: OK", b"x FOUND", b"-h", b"@list", b"$(touch pwn
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory):
-    """A site whose real clamd runs for all tests of this module."""
-    site = Site(tmp_path_factory.mktemp("host"))
-    with started(site):
-        yield site
+def addresses(tmp_path_factory):
+    """The addresses of a real clamd that takes streams of 1 MB, for all tests of this module."""
+    site, port = Site(tmp_path_factory.mktemp("host")), free_port()
+    with started(site, TCPSocket=str(port), TCPAddr="127.0.0.1", StreamMaxLength="1M"):
+        yield {"unix": str(site.socket), "tcp": f"tcp://127.0.0.1:{port}"}
+
+
+@pytest.fixture
+def local(addresses):
+    return Clamd(addresses["unix"])
 
 
 @contextmanager
@@ -42,10 +50,14 @@ def started(site, **options):
 def quick(monkeypatch):
     """No patience beyond a question's own timeout."""
     monkeypatch.setattr(module, "GRACE", 0.0)
+    monkeypatch.setattr(module, "TICK", 0.1)
 
 
 def ask(clamd, contents, in_flight=64, timeout=30, before_end=lambda: None):
-    """Scan ``contents`` (name: bytes); a list of (name, answer), and why clamd was lost."""
+    """Scan ``contents`` (name: bytes); a list of (name, answer), and why clamd was lost.
+
+    What was in flight then is unknown, for that reason.
+    """
     with ExitStack() as stack:
 
         def questions():
@@ -59,6 +71,7 @@ def ask(clamd, contents, in_flight=64, timeout=30, before_end=lambda: None):
         scanner = Scanner[object](clamd, in_flight, timeout)
         with closing(scanner):
             answers = [(question.what, answer) for question, answer in scanner.scan(questions())]
+            answers += [(one.what, unknown(scanner.lost)) for one in scanner.unanswered()]
         return answers, scanner.lost
 
 
@@ -69,16 +82,17 @@ def verdicts(answers):
     return found
 
 
-@pytest.mark.parametrize("in_flight", [1, 2, 16, 33, 64, 1000])
-def test_every_question_gets_its_own_answer(host, in_flight):
-    contents = {n: BAD + b"%d" % n if n % 3 == 0 else b"harmless %d" % n for n in range(300)}
-    answers, lost = ask(Clamd(str(host.socket)), contents, in_flight)
+@pytest.mark.parametrize("address", ["unix", "tcp"])
+@pytest.mark.parametrize(("in_flight", "count"), [(1, 100), (2, 300), (33, 300), (1000, 1000)])
+def test_every_question_gets_its_own_answer(addresses, address, in_flight, count):
+    contents = {n: BAD + b"%d" % n if n % 3 == 0 else b"harmless %d" % n for n in range(count)}
+    answers, lost = ask(Clamd(addresses[address]), contents, in_flight)
     assert lost is None
     assert verdicts(answers) == {
-        n: Verdict.CLEAN if n % 3 else Verdict.INFECTED for n in range(300)}
+        n: Verdict.CLEAN if n % 3 else Verdict.INFECTED for n in range(count)}
 
 
-def test_a_verdict_does_not_depend_on_the_name(host, tmp_path):
+def test_a_verdict_does_not_depend_on_the_name(local, tmp_path):
     questions = []
     for number, name in enumerate(HOSTILE):
         for directory, content in (("bad", BAD), ("good", b"innocent")):
@@ -89,7 +103,7 @@ def test_a_verdict_does_not_depend_on_the_name(host, tmp_path):
                 stream.write(content)
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
             questions.append(Question((number, directory), fd))
-    with closing(Scanner[object](Clamd(str(host.socket)), 64, 30)) as scanner:
+    with closing(Scanner[object](local, 64, 30)) as scanner:
         answers = [(question.what, answer) for question, answer in scanner.scan(questions)]
     for question in questions:
         os.close(question.fd)
@@ -100,8 +114,107 @@ def test_a_verdict_does_not_depend_on_the_name(host, tmp_path):
     assert not list(tmp_path.rglob("pwned"))
 
 
-def test_no_question_is_no_work(host):
-    assert ask(Clamd(str(host.socket)), {}) == ([], None)
+class Streaming(Clamd):
+    """A peer on a Unix socket that is sent streams, as one far away would be."""
+
+    local = property(lambda _self: False)
+
+    def connect(self, timeout):
+        return Clamd(self.address).connect(timeout)
+
+
+TOO_LONG = "larger than clamd's StreamMaxLength"
+
+
+@pytest.mark.parametrize("in_flight", [4, 64])
+def test_a_stream_over_the_limit_gets_a_clear_answer_and_its_neighbours_theirs(
+        addresses, in_flight):
+    contents = {n: bytes(2_000_000) if n % 50 == 20 else (BAD if n % 3 else b"x") + b"%d" % n
+                for n in range(120)}
+    answers, lost = ask(Clamd(addresses["tcp"]), contents, in_flight)
+    assert lost is None
+    found = dict(answers)
+    assert len(answers) == len(found) == 120
+    for n, answer in found.items():
+        if n % 50 == 20:
+            assert (answer.verdict, answer.reason) == (Verdict.UNKNOWN, TOO_LONG)
+        else:
+            assert answer.verdict is (Verdict.INFECTED if n % 3 else Verdict.CLEAN)
+
+
+def test_a_file_whose_sessions_others_cost_is_asked_about_a_few_times_only(tmp_path):
+    def part(talk):  # whatever it is that is asked first, it is too long
+        while b"zINSTREAM\0" not in talk.heard and talk.hear():
+            pass
+        talk.say(b"1: INSTREAM size limit exceeded. ERROR\0")
+
+    with Peer(tmp_path / "s", part):
+        answers, lost = ask(Streaming(str(tmp_path / "s")), {n: b"x" for n in range(9)}, 9)
+    assert lost is None
+    reasons = Counter(answer.reason for _, answer in answers)
+    assert len(dict(answers)) == sum(reasons.values()) == 9
+    assert set(reasons) == {TOO_LONG, module.SPENT}
+
+
+def test_a_file_that_cannot_be_read_is_unknown_and_its_neighbours_are_not(addresses, tmp_path):
+    with closing(Scanner[object](Clamd(addresses["tcp"]), 64, 30)) as scanner:
+        fds = {name: os.memfd_create("image") for name in range(20)}
+        for fd in fds.values():
+            os.write(fd, BAD)
+        fds["directory"] = os.open(tmp_path, os.O_RDONLY)
+        answers = [(one.what, answer) for one, answer in
+                   scanner.scan(Question(name, fd) for name, fd in fds.items())]
+    for fd in fds.values():
+        os.close(fd)
+    assert scanner.lost is None
+    reason = dict(answers)["directory"].reason
+    assert "not readable" in reason
+    assert verdicts(answers) == {**dict.fromkeys(range(20), Verdict.INFECTED),
+                                 "directory": Verdict.UNKNOWN}
+
+
+def test_streams_are_read_piece_by_piece(addresses, monkeypatch):
+    taken, read = [], os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, offset: (
+        taken.append(size), read(fd, size, offset))[1])
+    contents = {n: os.urandom(900_000) for n in range(20)}
+    answers, _ = ask(Clamd(addresses["tcp"]), contents)
+    assert set(verdicts(answers).values()) == {Verdict.CLEAN}
+    assert len(taken) > 20 * 900_000 // protocol.CHUNK
+    assert max(taken) == protocol.CHUNK
+
+
+def test_what_a_peer_says_while_it_takes_nothing_is_heard(tmp_path):
+    """One that reads no more is full soon: its answers must not wait until it takes the rest."""
+
+    def part(talk):
+        while talk.heard.count(b"zINSTREAM\0") < 2 and talk.hear():
+            pass
+        answered.wait(0.1)
+        talk.say(b"1: stream: OK\0")
+        assert answered.wait(20)
+        while talk.heard.count(b"zINSTREAM\0") < 3 and talk.hear():
+            pass
+        talk.say(b"2: stream: OK\x003: stream: OK\0")
+        talk.drain()
+
+    answered, fds = threading.Event(), [os.memfd_create("image") for _ in range(3)]
+    os.write(fds[0], b"x")
+    for fd in fds[1:]:
+        os.truncate(fd, 5_000_000)
+    with Peer(tmp_path / "s", part), closing(
+            Scanner[int](Streaming(str(tmp_path / "s")), 3, 30)) as scanner:
+        answers = {}
+        for question, answer in scanner.scan(Question(n, fd) for n, fd in enumerate(fds)):
+            answers[question.what] = answer.verdict
+            answered.set()
+    for fd in fds:
+        os.close(fd)
+    assert answers == dict.fromkeys(range(3), Verdict.CLEAN)
+
+
+def test_no_question_is_no_work(local):
+    assert ask(local, {}) == ([], None)
 
 
 def test_what_reaches_a_limit_is_unknown_and_its_neighbours_are_not(tmp_path):
@@ -148,9 +261,11 @@ def test_after_clamd_is_lost_no_more_is_asked(tmp_path):
                 yield Question(len(drawn), drawn[-1])
 
         answers = [(question.what, answer) for question, answer in scanner.scan(endless())]
+        left = [question.what for question in scanner.unanswered()]
     for fd in drawn:
         os.close(fd)
-    assert len(verdicts(answers)) == len(drawn) < 60
+    assert sorted([*verdicts(answers), *left]) == list(range(1, len(drawn) + 1))
+    assert len(drawn) < 60
 
 
 def test_a_clamd_that_is_stopped_runs_out_of_time(tmp_path, quick):
@@ -169,24 +284,52 @@ def test_a_clamd_that_is_stopped_runs_out_of_time(tmp_path, quick):
     assert "no answer within 1 s" in why
 
 
-def test_a_session_without_work_outlives_the_patience_of_clamd(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "KEEP_ALIVE", 0.5)
-    site = Site(tmp_path)
-    # It looks at these three about once a second.
-    patience = dict.fromkeys(("IdleTimeout", "ReadTimeout", "CommandReadTimeout"), "1")
-    with started(site, **patience), closing(
-            module.Session[int](Clamd(str(site.socket)), 20)) as session:
-        for _ in range(16):
-            session.tend()
-            time.sleep(0.25)
-        fd = os.memfd_create("image")
-        os.write(fd, BAD)
-        session.send(Question(1, fd))
-        answers = []
-        while session.waiting:
-            answers += [(question.what, answer) for question, answer in session.receive()]
-        os.close(fd)
+# It looks at these three about once a second.
+IMPATIENT = dict.fromkeys(("IdleTimeout", "ReadTimeout", "CommandReadTimeout"), "1")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_sessions_without_work_outlive_the_patience_of_clamd_or_are_opened_again(
+        tmp_path, monkeypatch, quick, kept):
+    monkeypatch.setattr(session, "KEEP_ALIVE", 0.3 if kept else 999)
+    with started(Site(tmp_path), **IMPATIENT) as daemon:
+        clamd = Clamd(str(tmp_path / "clamd.sock"))
+        with closing(Scanner[int](clamd, 32, 20)) as scanner:
+            wait_until(lambda: len(sockets_of(daemon.pid)) == 3)  # with the one it listens at
+            first, until = sockets_of(daemon.pid), time.monotonic() + (3 if kept else 30)
+            while sockets_of(daemon.pid) == first and time.monotonic() < until:
+                assert list(scanner.answers(0.1)) == []
+            assert (sockets_of(daemon.pid) == first) is kept
+            fd = os.memfd_create("image")
+            os.write(fd, BAD)
+            answers = [(one.what, answer) for one, answer in scanner.scan([Question(1, fd)])]
+            os.close(fd)
+    assert scanner.lost is None
     assert verdicts(answers) == {1: Verdict.INFECTED}
+
+
+def sockets_of(pid):
+    """The connections that a process has open."""
+    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    return {link for link in links if link.startswith("socket:")}
+
+
+@pytest.mark.parametrize("left_unread", [False, True])
+def test_what_was_asked_just_when_clamd_lost_patience_is_asked_again(tmp_path, left_unread):
+    def part(talk):
+        talks.append(talk)
+        if talk is talks[0]:
+            talk.await_scans(2 if left_unread else 3)
+            talk.say(b"2: fd[9]: OK\0COMMAND READ TIMED OUT\n")
+        else:
+            talk.await_scans(2)
+            talk.say(b"1: fd[9]: OK\x002: fd[9]: OK\0")
+            talk.drain()
+
+    talks = []
+    answers, lost = play(tmp_path / "s", part, 3)
+    assert lost is None
+    assert verdicts(answers) == dict.fromkeys((1, 2, 3), Verdict.CLEAN)
 
 
 def play(path, part, count=2, in_flight=16, **how):
@@ -204,7 +347,7 @@ def test_a_silent_peer_runs_out_of_time(tmp_path, quick):
 
 def test_a_peer_that_says_pong_but_forgot_the_question_runs_out_of_time(
         tmp_path, quick, monkeypatch):
-    monkeypatch.setattr(module, "KEEP_ALIVE", 0.1)
+    monkeypatch.setattr(session, "KEEP_ALIVE", 0.1)
 
     def forget(talk):
         for number in range(3, 100):
@@ -219,8 +362,8 @@ def test_a_peer_that_says_pong_but_forgot_the_question_runs_out_of_time(
     assert "no answer within 1.5 s" in lost
 
 
-def test_pings_share_the_numbers_of_the_questions(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "KEEP_ALIVE", 0.1)
+def test_pings_share_the_numbers_of_the_questions(tmp_path, monkeypatch, quick):
+    monkeypatch.setattr(session, "KEEP_ALIVE", 0.1)
     pings = []
 
     def answer_late(talk):
@@ -260,6 +403,38 @@ def test_the_time_limit_is_for_one_image_not_for_all(tmp_path, quick):
         talk.drain()
 
     answers, lost = play(tmp_path / "s", answer_slowly, 6, timeout=2)
+    assert lost is None
+    assert set(verdicts(answers).values()) == {Verdict.CLEAN}
+
+
+def test_a_number_that_never_comes_back_is_unknown_and_the_others_go_on(tmp_path, quick):
+    def part(talk):
+        talk.await_scans(6)
+        talk.say(b"1: fd[9]: OK\x003: fd[9]: OK\x004: fd[9]: OK\x005: fd[9]: OK\x00")
+        for number in range(6, 20):
+            talk.await_scans(number + 2)
+            time.sleep(0.2)
+            talk.say(b"%d: fd[9]: OK\0" % number)
+        talk.say(b"".join(b"%d: fd[9]: OK\0" % number for number in (20, 21)))
+        talk.drain()
+
+    answers, lost = play(tmp_path / "s", part, 21, 6, timeout=1)
+    assert lost is None
+    found = dict(answers)
+    assert len(answers) == len(found) == 21
+    assert "no answer within 1 s" in found.pop(2).reason
+    assert {answer.verdict for answer in found.values()} == {Verdict.CLEAN}
+
+
+def test_what_waits_in_the_queue_of_a_busy_clamd_is_not_late(tmp_path, quick):
+    def in_order(talk):
+        talk.await_scans(8)
+        for number in range(1, 9):
+            time.sleep(0.5)
+            talk.say(b"%d: fd[9]: OK\0" % number)
+        talk.drain()
+
+    answers, lost = play(tmp_path / "s", in_order, 8, 8, timeout=1)
     assert lost is None
     assert set(verdicts(answers).values()) == {Verdict.CLEAN}
 
@@ -324,7 +499,7 @@ def test_what_was_answered_before_a_break_stays_answered(tmp_path):
     assert verdicts(answers) == {1: Verdict.CLEAN, 2: Verdict.INFECTED, 3: Verdict.UNKNOWN}
 
 
-@pytest.mark.parametrize("taken", range(6))
+@pytest.mark.parametrize("taken", range(3))
 def test_who_stops_early_can_still_close_what_waits(tmp_path, taken):
     def part(talk):
         talk.await_scans(6)
@@ -337,7 +512,7 @@ def test_who_stops_early_can_still_close_what_waits(tmp_path, taken):
             question, _ = next(answers)
             os.close(fds.pop(question.what))
         answers.close()
-        left = scanner.waiting()
+        left = scanner.unanswered()
         assert sorted(question.what for question in left) == sorted(fds) or taken == 0
     for fd in fds.values():
         os.close(fd)

@@ -1,0 +1,97 @@
+"""The second phase of a rescan over whole stores: engines are asked about what is due."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from maintenance.errors import EngineError
+from maintenance.jobs.engines import ENGINES, DefinitionsMoved, Engine, proven_engine
+from maintenance.jobs.generation import Definitions
+from maintenance.jobs.inspection import AMONG_OTHERS
+from maintenance.jobs.open_store import OpenStore
+from maintenance.jobs.rescan_report import RescanReport
+from maintenance.jobs.slices import GenerationMoved
+from maintenance.jobs.store_scan import StoreScan
+from maintenance.ledger.rows import Asked, ImageRow, Need
+from maintenance.shell.job import Context
+from maintenance.shell.progress import Progress
+from maintenance.text import show
+from maintenance.times import Deadline
+
+_Ask = Callable[[StoreScan, Progress, str], str | None]
+
+
+@dataclass(slots=True)
+class Serving:
+    """What is due in the stores for one generation, with as few engines as it takes."""
+
+    context: Context
+    opened: Sequence[OpenStore]
+    definitions: Definitions
+    need: Need
+    deadline: Deadline
+    report: RescanReport
+    _suspects: dict[str, dict[bytes, ImageRow]] = field(default_factory=dict)  # by store
+
+    def run(self) -> None:
+        """Ask until nothing is due, or no engine can be had; raises EngineError."""
+        for one in self.opened:
+            one.taking.meet_known(one.tree, self.need.generation)
+        for _ in range(ENGINES):
+            for one in self.opened:
+                one.count_left(self.need)
+            if self.context.options.dry_run or not any(
+                    one.waits_for_engine for one in self.opened):
+                return
+            try:
+                with proven_engine(self.context.config, self.definitions) as engine:
+                    self.report.canary = True
+                    self.report.hidden_limits = engine.hides_limits
+                    if self._served_by(engine):
+                        return
+            except DefinitionsMoved as moved:
+                self.context.log.info("%s", moved)
+                return  # to what is there now
+            except EngineError as error:
+                if self.report.canary is None:  # there was none to begin with
+                    raise
+                self.context.log.warning("%s", error)
+                break
+        self._give_up()
+
+    def _served_by(self, engine: Engine) -> bool:
+        """Ask about all that is due, the suspects of earlier losses last; False: go on."""
+        try:
+            for ask in (StoreScan.run, StoreScan.run_alone):
+                for one in self.opened:
+                    lost = self._scan(one, engine, ask)
+                    if lost is not None:
+                        self.context.log.warning("%s", show(lost))  # words of the engine
+                        return False
+        except GenerationMoved:
+            self.context.log.info("new definitions were loaded meanwhile; asking again")
+            return not self.definitions.stand_still()  # then what is there now is served
+        return True
+
+    def _scan(self, one: OpenStore, engine: Engine, ask: _Ask) -> str | None:
+        scan = StoreScan(one.tree, one.images, one.need(self.need), engine,
+                         self.context.config.clamav, self.deadline, one.meet,
+                         self._suspects.setdefault(one.store.name, {}))
+        try:
+            return ask(scan, self.context.progress, one.store.name)
+        finally:
+            one.result.full += scan.scanned
+            one.unasked += scan.unasked
+            one.result.images -= scan.vanished
+            self.report.bytes += scan.bytes
+            one.count_left(self.need)
+
+    def _give_up(self) -> None:
+        """Leave the rest to the next run; what may have cost an engine is unknown."""
+        self.report.engine_lost = True
+        self.context.log.warning("the engine was lost; the rest waits for the next run")
+        for one in self.opened:
+            rows = self._suspects.pop(one.store.name, {}).values()
+            one.images.record_answers(
+                [Asked(row.key, row.stamp, AMONG_OTHERS) for row in rows], self.need.generation)
+            one.result.full += len(rows)
+            one.count_left(self.need)
