@@ -40,7 +40,7 @@ from tests.processes import (
     started,
 )
 from tests.site import BAD, BIN, body_signature, wait_until
-from tests.test_rescan import HOSTILE
+from tests.test_hostile_names import HOSTILE
 
 pytestmark = pytest.mark.server
 

@@ -111,7 +111,7 @@ def test_counting_and_choosing_read_the_rows_in_their_own_order(ledger):
         tally(images)
         assert len(list(images.due())) == 1
     assert [plan for plan in plans if "images" in plan] == [
-        "SEARCH images USING PRIMARY KEY (store=?)"] * 2
+        "SEARCH images USING PRIMARY KEY (store=?)"] * 3
 
 
 def test_nothing_is_recorded_of_an_image_that_is_another_by_now(ledger):

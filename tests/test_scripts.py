@@ -20,15 +20,15 @@ RECORDING = [job for job in JOBS
 
 def arguments(site, script):
     """What a script must be given at least."""
-    return {"scan-upload": [site.store / "a.jpg"], "quarantine": ["list"]}.get(script, [])
+    return {"scan-upload": [site.store / "a"], "quarantine": ["list"]}.get(script, [])
 
 
 def switched_off(site):
-    """A site with an image, on which every script ends well."""
+    """A site with a file, no image by its name, on which every script ends well."""
     site.settings["upload"] = {"enabled": False}
     site.settings["optimize"] = {"window": ""}
     site.write_config()
-    site.image("a.jpg")
+    site.image("a")
     site.update()
     return site
 
