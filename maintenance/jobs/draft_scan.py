@@ -2,11 +2,13 @@
 
 import os
 from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from maintenance.clamav import databases
 from maintenance.clamav.protocol import LIMIT_REACHED
+from maintenance.clamav.scanner import Question, Scanner
 from maintenance.errors import EngineError, ToolError
 from maintenance.jobs.engines import Engine, proven_engine
 from maintenance.jobs.generation import Definitions, directory_of, on_disk
@@ -30,6 +32,16 @@ class NotClean(Exception):
         self.passing = passing
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """An engine, what it has loaded, and a session that is kept open from draft to draft."""
+
+    engine: Engine
+    definitions: Definitions
+    generation: int
+    scanner: Scanner[None]
+
+
 class DraftScan:
     """Scans one draft after the other, with an engine that the first one starts.
 
@@ -41,7 +53,7 @@ class DraftScan:
         self.began = False
         self._context = context
         self._stack = ExitStack()
-        self._current: tuple[Engine, Definitions, int] | None = None
+        self._current: _Ready | None = None
         self._started = 0
 
     def __enter__(self) -> Self:
@@ -68,13 +80,12 @@ class DraftScan:
                 raise EngineError(f"no engine can be started: {show(str(error))}") from None
             if ready is None:
                 return None
-            engine, _definitions, generation = ready
-            answer = self._answer(engine, fd)
+            answer = self._answer(ready, fd)
             if answer is None:
                 self._context.log.warning("the engine was lost while it scanned a draft")
                 self._end()
             elif answer.verdict is Verdict.CLEAN:
-                return generation
+                return ready.generation
             elif answer.verdict is Verdict.INFECTED:
                 raise NotClean(f"its smaller form is infected ({show(answer.signature or '')})")
             else:
@@ -83,22 +94,24 @@ class DraftScan:
                                passing=not why.startswith((TOO_LARGE, LIMIT_REACHED)))
         raise NotClean("its smaller form cost more than one engine its life")
 
-    def _answer(self, engine: Engine, fd: int) -> Answer | None:
+    def _answer(self, ready: _Ready, fd: int) -> Answer | None:
         """Ask; None when the engine did not live, or stay what it was, to stand by its word."""
-        settings = self._context.config.clamav
-        if engine.too_large(os.fstat(fd).st_size, settings.max_file_size) is not None:
+        largest = self._context.config.clamav.max_file_size
+        if ready.engine.too_large(os.fstat(fd).st_size, largest) is not None:
             return unknown(TOO_LARGE)
-        answer = engine.clamd.scan_descriptor(fd, settings.timeout)
-        if answer.verdict is Verdict.UNKNOWN:
-            return answer if engine.clamd.answers() else None
+        answers = [answer for _, answer in ready.scanner.scan([Question(None, fd)])]
+        if ready.scanner.lost is not None or not answers:
+            return None
+        if answers[0].verdict is Verdict.UNKNOWN:
+            return answers[0] if ready.engine.clamd.answers() else None
         try:
-            return answer if engine.still_proven() else None
+            return answers[0] if ready.engine.still_proven() else None
         except EngineError:
             return None
 
-    def _ready(self) -> tuple[Engine, Definitions, int] | None:
+    def _ready(self) -> _Ready | None:
         """Return an engine with the definitions on disk; None when there never were any."""
-        if self._current is not None and not self._current[1].stand_still():
+        if self._current is not None and not self._current.definitions.stand_still():
             self._end()  # an older engine would make the image less checked than it may be
         if self._current is None and not self._never_had_any():
             self._current = self._start()
@@ -108,7 +121,7 @@ class DraftScan:
         return (self._context.ledger.generations.current() is None
                 and not databases.stamps(directory_of(self._context.config)))
 
-    def _start(self) -> tuple[Engine, Definitions, int]:
+    def _start(self) -> _Ready:
         self._started += 1
         if self._started > ENGINES:
             raise EngineError(f"{ENGINES} engines were lost")
@@ -116,7 +129,9 @@ class DraftScan:
         generation = definitions.met(self._context.ledger).number
         engine = self._stack.enter_context(proven_engine(self._context.config, definitions))
         self.began = True
-        return engine, definitions, generation
+        scanner = Scanner[None](engine.clamd, 1, self._context.config.clamav.timeout)
+        self._stack.callback(scanner.close)
+        return _Ready(engine, definitions, generation, scanner)
 
     def _end(self) -> None:
         self._current = None
