@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from maintenance.clamav import proof as proofs
 from maintenance.clamav.canary import Canary
 from maintenance.clamav.connection import Clamd
 from maintenance.clamav.databases import CANARY, snapshot
@@ -149,7 +150,7 @@ def test_what_is_proven_is_believed_and_counted_once(tmp_path, proof, count):
 def test_nothing_is_believed_of_an_engine_that_has_moved_on(tmp_path, proof, count):
     names = write(tmp_path, **{f"n{one:03}": b"%d" % one for one in range(count)})
     believed = []
-    inspection = Inspection(engine(proof.clamd, replace(proof, canary=STRANGE)), SETTINGS,
+    inspection = Inspection(engine(proof.clamd, replace(proof, evidence=STRANGE)), SETTINGS,
                             Desk(opened, believed.extend))
     before, rest = len(os.listdir("/proc/self/fd")), iter(names)
     with pytest.raises(GenerationMoved):
@@ -160,7 +161,7 @@ def test_nothing_is_believed_of_an_engine_that_has_moved_on(tmp_path, proof, cou
 
 
 def test_nothing_is_believed_of_an_engine_with_another_version(tmp_path, proof, monkeypatch):
-    monkeypatch.setattr(Proof, "agrees", lambda self, version: (
+    monkeypatch.setattr(proofs, "agrees", lambda version, daily: (
         versions.append(version), False)[1])
     versions, names = [], write(tmp_path, **{f"n{one:03}": b"" for one in range(200)})
     with pytest.raises(GenerationMoved):
@@ -168,15 +169,15 @@ def test_nothing_is_believed_of_an_engine_with_another_version(tmp_path, proof, 
     assert versions[0].startswith("ClamAV 1.")
 
 
-@pytest.mark.parametrize(("daily", "version", "agrees"), [
+@pytest.mark.parametrize(("daily", "version", "expected"), [
     (None, "ClamAV 1.4.6", True), (7, "ClamAV 1.4.6", True),
     (7, "ClamAV 1.4.6/7/Mon Nov 23 08:30:00 2026", True),
     (8, "ClamAV 1.4.6/7/Mon Nov 23 08:30:00 2026", False),
     (7, "ClamAV 1.4.6/4294967295/Thu Jan  1 00:00:00 1970", False),
     (None, "COMMAND UNAVAILABLE", False), (None, "", False)])
 def test_a_version_agrees_when_it_is_one_and_names_the_daily_definitions(
-        proof, daily, version, agrees):
-    assert replace(proof, daily=daily).agrees(version) is agrees
+        daily, version, expected):
+    assert proofs.agrees(version, daily) is expected
 
 
 @pytest.mark.parametrize("later", ["added", "removed"])
