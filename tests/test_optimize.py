@@ -922,24 +922,39 @@ def draft_scanning(site):
             yield scan, stream.fileno()
 
 
-@pytest.mark.parametrize("fault", ["dead", "not what it was"])
+@pytest.mark.parametrize("fault", ["dies over it", "not what it was"])
 def test_a_draft_that_costs_two_engines_is_given_up(site, monkeypatch, fault):
+    mortal = site.root / "mortal.sock"
+    moved = SimpleNamespace(holds=lambda: False)
+
     @contextmanager
     def engine(_config, _definitions):
         started_engines.append(1)
-        where = site.socket if fault != "dead" else site.root / "nobody.sock"
-        yield Engine(Clamd(str(where)), 1, None, False, lambda: fault == "dead")
+        dies = fault == "dies over it"
+        yield Engine(Clamd(str(mortal if dies else site.socket)), 1, None, False,
+                     None if dies else moved)
 
     started_engines = []
     monkeypatch.setattr(draft_scan, "proven_engine", engine)
     site.update()
-    with site.clamd(), draft_scanning(site) as (scan, fd):
+    with site.clamd(), Peer(mortal, lambda talk: talk.await_scans(1)), \
+            draft_scanning(site) as (scan, fd):
         for _ in range(2):
             with pytest.raises(NotClean, match="more than one engine"):
                 scan.clean_at(fd)
         with pytest.raises(EngineError, match="were lost"):
             scan.clean_at(fd)
     assert len(started_engines) == draft_scan.ENGINES
+
+
+def test_engines_that_take_no_session_are_no_drafts_fault(site, monkeypatch):
+    @contextmanager
+    def engine(_config, _definitions):
+        yield Engine(Clamd(str(site.root / "nobody.sock")), 1, None, False, None)
+
+    monkeypatch.setattr(draft_scan, "proven_engine", engine)
+    with draft_scanning(site) as (scan, fd), pytest.raises(EngineError, match="were lost"):
+        scan.clean_at(fd)
 
 
 def test_definitions_that_come_meanwhile_are_used_from_the_next_draft_on(site):

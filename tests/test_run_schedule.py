@@ -120,7 +120,7 @@ def test_a_new_container_gets_definitions_and_a_scan_and_ends_in_good_order(site
     assert result["runs"][0]["last_status"] == 0
     jobs = {one["job"]: one for one in site.run("store-status", "--json").json["jobs"]}
     assert {name: one["outcome"] for name, one in jobs.items()} == {
-        "definitions": "done", "rescan": "done", "checks": "done"}
+        "definitions": "done", "rescan": "done", "checks": "done", "hits": "done"}
     assert not (site.root / "logs/schedule.log").exists()
 
 

@@ -10,6 +10,7 @@ import pytest
 from maintenance.monitoring.values import parts
 from maintenance.times import epoch
 from template.items import ITEMS, KNOWN, MASTERS
+from tests.images import jpeg
 from tests.site import BAD, wait_until
 from tests.watched import PATIENCE, Watched, imported, unlink
 
@@ -30,7 +31,7 @@ def silent(zabbix, tmp_path_factory):
 def watched(zabbix, silent, tmp_path_factory):
     """A host that everything was discovered on, and its site; every test leaves it well."""
     watched = Watched(zabbix, "web1.example", tmp_path_factory.mktemp("watched"), {})
-    watched.site.image("a.jpg")
+    watched.site.image("a.jpg", jpeg())
     watched.run("update-definitions", "--no-rescan")
     watched.discover()
     watched.run("update-definitions", "--no-rescan")

@@ -122,16 +122,21 @@ class DraftScan:
                 and not databases.stamps(directory_of(self._context.config)))
 
     def _start(self) -> _Ready:
-        self._started += 1
-        if self._started > ENGINES:
-            raise EngineError(f"{ENGINES} engines were lost")
-        definitions = on_disk(self._context.config)
-        generation = definitions.met(self._context.ledger).number
-        engine = self._stack.enter_context(proven_engine(self._context.config, definitions))
-        self.began = True
-        scanner = Scanner[None](engine.clamd, 1, self._context.config.clamav.timeout)
-        self._stack.callback(scanner.close)
-        return _Ready(engine, definitions, generation, scanner)
+        while self._started < ENGINES:
+            self._started += 1
+            definitions = on_disk(self._context.config)
+            generation = definitions.met(self._context.ledger).number
+            engine = self._stack.enter_context(proven_engine(self._context.config, definitions))
+            self.began = True
+            try:
+                scanner = Scanner[None](engine.clamd, 1, self._context.config.clamav.timeout)
+            except OSError:
+                self._context.log.warning("the engine was lost before it had a draft")
+                self._end()
+            else:
+                self._stack.callback(scanner.close)
+                return _Ready(engine, definitions, generation, scanner)
+        raise EngineError(f"{ENGINES} engines were lost")
 
     def _end(self) -> None:
         self._current = None
