@@ -32,7 +32,7 @@ from tests.mirror import proxying, serving
 from tests.processes import Namespace
 from tests.site import body_signature
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 signed = [not_shipped, needs_signed]
 NEW = body_signature("Test.New", b"something new")
 

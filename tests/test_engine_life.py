@@ -17,7 +17,7 @@ from maintenance.jobs.inspection import DEADLY
 from tests.processes import engines, family, named, opened_by, started
 from tests.site import BAD, LATER, body_signature, booked, one_store, verdicts, wait_until
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 
 
 def test_an_engine_that_is_killed_in_the_middle_is_followed_by_another(site):

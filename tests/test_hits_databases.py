@@ -9,7 +9,7 @@ import pytest
 from tests.postgres import Postgres
 from tests.test_hits import application, counted, flush, hit
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 
 CHANGING = ("write", "pwrite64", "rename", "renameat", "renameat2", "unlink", "unlinkat", "fsync",
             "fdatasync", "ftruncate", "sendto", "mkdir")

@@ -409,10 +409,11 @@ def test_what_cannot_be_scanned_is_not_published(site):
 
 def test_a_scan_that_fails_today_is_tried_again_tomorrow(site):
     def no_memory(talk):
-        """Pass everything on to clamd, but for files."""
-        if talk.link.recv(100, socket.MSG_PEEK).startswith(b"zFILDES"):
+        """Pass everything on to clamd, but for files, which come in a session."""
+        if talk.link.recv(100, socket.MSG_PEEK).startswith(b"zIDSESSION"):
             talk.await_scans(1)
-            talk.say(b"fd[9]: Can't allocate memory ERROR\0")
+            talk.say(b"1: fd[9]: Can't allocate memory ERROR\0")
+            talk.drain()
             return
         with socket.socket(socket.AF_UNIX) as clamd:
             clamd.connect(str(site.socket))

@@ -23,7 +23,7 @@ from maintenance.provision import packages
 from maintenance.provision.console import Console
 from maintenance.provision.interpreter import Interpreter, choose
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 ROOT = Path(__file__).resolve().parents[1]
 NOBODY = 65534
 SYSTEM = choose()

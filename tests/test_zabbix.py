@@ -18,7 +18,7 @@ from tests.site import BAD, body_signature, wait_until
 from tests.zabbix import as_plain_user
 from tests.zabbix_proxy import proxy
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 STATE, RESCAN, CHECKS = ("imagewarden.state", "imagewarden.run[rescan]", "imagewarden.run[checks]")
 HOSTILE = 'Te"st.\\Bad\'$(id)\\n%s{#STORE}{$X}<b>'
 NOW = int(time.time())  # its API shows no history of years ago
