@@ -19,6 +19,8 @@ from tests.benchmarks.uploads import Uploads, Wait
 from tests.processes import ENVIRONMENT, family, hidden, lives, started
 from tests.site import wait_until
 
+pytestmark = pytest.mark.once
+
 SCRIPT = Path(__file__).resolve().parent / "benchmarks/rescan.py"
 SMALL = ("--signatures", "100", "--rounds", "1", "--megabytes", "2")
 

@@ -18,6 +18,8 @@ from maintenance.store import merge
 from maintenance.store.merge import Census, differences, take_census
 from maintenance.store.walk import Passed, Unread
 
+pytestmark = pytest.mark.once
+
 DAY = 86400.0
 NOW = time.time()
 # Few names, with the bytes next to the separator in them: so keys meet, and lie inside others.

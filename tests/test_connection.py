@@ -16,7 +16,7 @@ from maintenance.verdict import CLEAN, Verdict
 from tests.peers import Peer
 from tests.site import BAD, Site, body_signature, free_port
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 
 
 @contextmanager

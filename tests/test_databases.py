@@ -24,6 +24,8 @@ from maintenance.times import iso
 from tests.processes import nobody
 from tests.site import body_signature, wait_until
 
+pytestmark = pytest.mark.once
+
 
 def cvd(version="27000", signatures="2000000", built="07 Nov 2026 08-04 -0400", stime="1794139440"):
     """The header of a signed database."""

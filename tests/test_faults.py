@@ -19,7 +19,7 @@ import pytest
 from tests.processes import Namespace, hidden, status_of
 from tests.site import BAD, LATER, Ended, body_signature
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 
 
 def one_line(ended, status=1):

@@ -15,6 +15,8 @@ from maintenance.store.merge import Census, take_census
 from maintenance.store.walk import walk
 from maintenance.verdict import Verdict, unknown
 
+pytestmark = pytest.mark.once
+
 FEW, MANY = 600, 6_000
 ROOM = 100_000  # bytes; the names of MANY images alone take three times as much
 

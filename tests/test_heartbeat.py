@@ -10,6 +10,8 @@ import pytest
 from maintenance.monitoring import heartbeat
 from tests.site import BAD
 
+pytestmark = pytest.mark.once
+
 
 class Watcher:
     """A web server that answers as ``answer`` says, and remembers what it was told."""

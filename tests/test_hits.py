@@ -18,6 +18,8 @@ from maintenance.hits import line
 from maintenance.hits.spool import Spool
 from tests.site import wait_until
 
+pytestmark = pytest.mark.once
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 APPLICATION = """
 import sys, time

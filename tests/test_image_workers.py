@@ -45,6 +45,8 @@ from tests.processes import (
 )
 from tests.site import wait_until
 
+pytestmark = pytest.mark.server
+
 ROOT = Path(__file__).parent.parent
 PYTHON = ROOT / ".venv/bin/python3"
 PHOTO = with_segments(jpeg(), (0xFE, b"here"))

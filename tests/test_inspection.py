@@ -32,7 +32,7 @@ from maintenance.verdict import Verdict
 from tests.peers import Peer
 from tests.site import BAD, LATER, Site, body_signature, wait_until
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 
 SETTINGS = Clamav(max_file_size=1000)
 STRANGE = Canary("0" * 16, "0" * 32)  # no engine has it

@@ -18,6 +18,8 @@ from maintenance.ledger.schema import VERSION
 from maintenance.verdict import Verdict
 from tests.rows import all_rows
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parent.parent
 FILE = "ledger.sqlite"
 OLD = range(1, VERSION)

@@ -22,6 +22,8 @@ from tests import comparer, odd_images
 from tests.images import SIGNATURE, colours
 from tests.test_optimize import counts, drafts, optimize
 
+pytestmark = pytest.mark.once
+
 TOOLS = [("oxipng", "mozjpeg"), ("optipng", "jpegtran")]
 
 

@@ -15,6 +15,8 @@ from maintenance.times import Deadline
 from maintenance.units import Timeout
 from tests.trappers import Trapper, lacks, refuses_all, takes
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def ledger(tmp_path):

@@ -20,6 +20,8 @@ from maintenance.settings import Schedule
 from tests.processes import ROOT, family, lives, parents, reachable, started, status_of
 from tests.site import BIN, wait_until
 
+pytestmark = pytest.mark.once
+
 QUIET = "exit 0"
 # Both end at SIGTERM only, or not even then; what they say is in the file of their name.
 WAITS = 'trap "echo term >>$0.said; exit 143" TERM; echo up >>$0.said; while :; do sleep 0.05; done'

@@ -14,7 +14,7 @@ from maintenance.demo import kinds, samples
 from maintenance.demo.samples import Samples, make_store
 from maintenance.programs import find
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 

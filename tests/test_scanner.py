@@ -18,7 +18,7 @@ from maintenance.verdict import Verdict, unknown
 from tests.peers import Peer
 from tests.site import BAD, Site, body_signature, free_port, wait_until
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 
 # Names that end a command, imitate a reply, look like an option, or are no text.
 HOSTILE = [b"clean.jpg\nx", b"x: OK", b"x FOUND", b"-h", b"@list", b"$(touch pwned).jpg", b"' \"\\",

@@ -14,7 +14,7 @@ from tests.processes import hidden, reachable, started
 from tests.site import BAD, wait_until
 from tests.trappers import Trapper, lacks, refuses_all, takes
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 RULES = ["imagewarden.stores", "imagewarden.databases", "imagewarden.jobs"]
 MARGIN = 15.0  # seconds in which a job's own work is done, on a busy machine too
 

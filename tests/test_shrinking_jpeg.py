@@ -24,6 +24,8 @@ from tests.images import (
     with_segments,
 )
 
+pytestmark = pytest.mark.once
+
 TOOLS = ["mozjpeg", "jpegtran"]
 XMP = (0xE1, b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>")
 CAMERA = exif([(0x010F, b"Example\0"), (0x0112, 6), (0x013B, b"Somebody\0"),

@@ -30,6 +30,8 @@ from tests.images import (
     shrunk,
 )
 
+pytestmark = pytest.mark.once
+
 TOOLS = ["oxipng", "optipng"]
 MEANING = [(b"gAMA", struct.pack(">I", 45455)), (b"cHRM", bytes(range(32))), (b"sRGB", b"\0"),
            (b"pHYs", struct.pack(">IIB", 2835, 2835, 1))]

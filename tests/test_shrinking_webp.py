@@ -18,6 +18,8 @@ from maintenance.images.verify import Different, same_webp
 from tests.images import exif, shrunk
 from tests.test_shrinking_jpeg import names
 
+pytestmark = pytest.mark.once
+
 CAMERA = exif([(0x010F, b"Example\0"), (0x0112, 6), (0x8298, b"(c) Somebody\0")])
 XMP = (b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-"
        b"syntax-ns#'><rdf:Description xmlns:dc='http://purl.org/dc/elements/1.1/' dc:creator='me'/>"

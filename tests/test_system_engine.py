@@ -15,7 +15,7 @@ from tests.feeds import SIGNED, needs_signed
 from tests.processes import Namespace, reachable
 from tests.site import BAD, LATER, body_signature, wait_until
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 
 
 def use_system(site):

@@ -14,6 +14,8 @@ import pytest
 
 from maintenance.template_import import main
 
+pytestmark = pytest.mark.once
+
 IMPORT = Path(__file__).resolve().parent.parent / "zabbix/import-template"
 TOKEN = "0123456789abcdef" * 4
 

@@ -20,6 +20,8 @@ from maintenance.times import Deadline
 from maintenance.units import Timeout
 from tests.trappers import Trapper, lacks, packet, refuses_all, takes
 
+pytestmark = pytest.mark.once
+
 VALUES = [Value("web1", "imagewarden.state", f'{{"at": {at}}}', 1700000000, at) for at in range(3)]
 MARGIN = 10.0  # seconds: for a busy machine; what waits too long waits far longer
 FOR_EVER = Deadline(float("inf"))

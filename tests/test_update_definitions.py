@@ -42,7 +42,7 @@ from tests.processes import (
 from tests.site import BAD, BIN, LATER, body_signature, wait_until
 from tests.trappers import Trapper
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 
 # --- what changed
 

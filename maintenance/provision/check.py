@@ -29,7 +29,6 @@ user it leaves the root half out and says so. Every step runs, also after one
 that failed; the exit status is 1 when any did."""
 # What pytest selects: see the markers in setup.cfg.
 MARKED = {"fast": "not server and not long", "default": "not long", "long": ""}
-AGAIN = {"fast": "not server and not long", "default": "not long and not once", "long": "not once"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,9 @@ def check(extent: str, console: Console, output: IO[str]) -> Mapping[str, object
     needed = packages.RUNTIME + (() if extent == "fast" else packages.TESTS)
     start = time.monotonic()
     provide(Wanted(needed, tests=True), console)
+    # Not every user of the tests may write it beside the sources, and scripts start often.
+    python = Environment(CHECKOUT).python
+    run([python, "-I", "-m", "compileall", "-q", CHECKOUT / "maintenance"], None)
     taken = [Done("set-up", "ok", round(time.monotonic() - start, 1), "")]
     with closing(steps(extent, output)) as ahead:
         taken += [_take(step, output) for step in ahead]
@@ -128,15 +130,18 @@ def passed(suite: Suite, child: Child, said: IO[str] | None = None,
 
 
 def suites(extent: str, *, root: bool) -> list[Suite]:
-    """Return the runs of the tests.
+    """Return the runs of the tests, the longest first.
 
     The unprivileged run is also the one under LC_ALL=C: whatever is not about
     locales was seen in root's, and a third run would take its time for nothing. For
-    the same reason it leaves out what is costly and knows no difference between users.
+    the same reason it leaves out what is costly and knows no difference between users;
+    root runs that beside the rest, since a test waits more than it computes.
     """
+    marked = MARKED[extent]
     if not root:
-        return [Suite(MARKED[extent], "C")]
-    return [Suite(MARKED[extent]), Suite(AGAIN[extent], "C", unprivileged=True)]
+        return [Suite(marked, "C")]
+    either, costly = (" and ".join(filter(None, (marked, own))) for own in ("not once", "once"))
+    return [Suite(either), Suite(costly, part="once"), Suite(either, "C", unprivileged=True)]
 
 
 def _tool(output: IO[str], module: str, *arguments: str | os.PathLike[str]) -> None:

@@ -31,12 +31,14 @@ class Suite:
     marked: str  # pytest's -m
     locale: str = "C.UTF-8"
     unprivileged: bool = False
+    part: str = ""  # what the report calls a run that is not of all tests
 
     @property
     def name(self) -> str:
         """Return what the run is called in the report."""
         user = UNPRIVILEGED if self.unprivileged else pwd.getpwuid(os.geteuid()).pw_name
-        return f"tests as {user}" + (f", LC_ALL={self.locale}" if self.locale == "C" else "")
+        return ", ".join(filter(None, (
+            f"tests as {user}", self.part, f"LC_ALL={self.locale}" if self.locale == "C" else "")))
 
 
 @contextmanager
