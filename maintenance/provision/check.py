@@ -109,7 +109,7 @@ def steps(extent: str, output: IO[str]) -> Generator[Step]:
     first, *others = suites(extent, root=os.geteuid() == 0)
     with ExitStack() as stack:
         background = []
-        for suite in others:
+        for suite in reversed(others):  # the checkout is copied before anybody works in it
             said = stack.enter_context(TemporaryFile("w+", encoding="utf-8", errors="replace"))
             background.append((suite, stack.enter_context(running(suite, CHECKOUT, said)), said))
         child = stack.enter_context(running(first, CHECKOUT, output))
