@@ -151,6 +151,8 @@ def _widget(one: Widget) -> Mapping[str, Node]:
         "name": f"{TEMPLATE}: {one.shows}"}
     x, y, width, height = map(str, one.place)
     fields: list[Node] = [{"type": field, "name": name, "value": {"host": TEMPLATE, **value}}]
+    if one.kind == "item":  # per cent of the widget: a time of day has to fit in
+        fields += [{"type": "INTEGER", "name": "value_size", "value": "25"}]
     if one.kind == "graphs":
         fields += [{"type": "INTEGER", "name": "columns", "value": "1"},
                    {"type": "INTEGER", "name": "rows", "value": "1"},
