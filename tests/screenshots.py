@@ -4,7 +4,7 @@
     .venv/bin/python3 tests/screenshots.py
 
 Real jobs tell of a small store; two months of nights are told in their words, with times of
-their own. Needs what bin/check installs, chromium, locales, and imagemagick and optipng for small files.
+their own. Needs what bin/check installs, chromium, locales, imagemagick and optipng.
 """
 
 import json
