@@ -25,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "zabbix")]
 
 from maintenance.ledger.ledger import Ledger, Run  # noqa: E402
 from maintenance.monitoring.values import Value  # noqa: E402
+from tests.site import wait_until  # noqa: E402
 from tests.trappers import Caller, Trapper  # noqa: E402
 from tests.watched import Watched  # noqa: E402
 from tests.zabbix import Zabbix  # noqa: E402
@@ -60,7 +61,7 @@ def used(begun: tuple[float, float]) -> tuple[float, float]:
     return time.monotonic() - begun[0], children.ru_utime + children.ru_stime - begun[1]
 
 
-def ours(host: Watched, count: int) -> tuple[float, float]:
+def ours(host: Watched, count: int, _: Path) -> tuple[float, float]:
     """Fill the outbox, and have send-checks empty it."""
     begun = time.time() - count
     with Ledger.open(host.site.state) as ledger:
@@ -90,12 +91,21 @@ def theirs(host: Watched, count: int, scratch: Path) -> tuple[float, float]:
     return taken
 
 
+def kept(host: Watched) -> int:
+    """Return how many results Zabbix has stored; what it has taken it works on afterwards."""
+    return int(host.zabbix.sql("SELECT count(*) FROM history_text JOIN items USING (itemid) "
+                               f"WHERE key_ = '{KEY}' AND hostid = {host.id};"))
+
+
 def delivery(host: Watched, count: int, rounds: int, scratch: Path) -> None:
-    """Print both, alternating."""
+    """Print both, alternating; each begins when the server has dealt with what came before."""
     seen: dict[str, list[tuple[float, float]]] = {"send-checks": [], "zabbix_sender": []}
-    for _ in range(rounds):
-        seen["send-checks"].append(ours(host, count))
-        seen["zabbix_sender"].append(theirs(host, count, scratch))
+    for at in range(rounds):
+        pair = [("send-checks", ours), ("zabbix_sender", theirs)]
+        for name, send in pair if at % 2 == 0 else reversed(pair):
+            before = kept(host)
+            seen[name].append(send(host, count, scratch))
+            wait_until(lambda: kept(host) >= before + count, 300)  # noqa: B023
     middle = {name: [statistics.median(part) for part in zip(*each, strict=True)]
               for name, each in seen.items()}
     for name, (wall, cpu) in middle.items():
