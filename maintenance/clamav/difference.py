@@ -7,15 +7,16 @@ one only by a line that is new there, as long as nothing changed what the other 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 
 from maintenance.clamav import kinds
 from maintenance.clamav.facts import Facts, Member
 from maintenance.clamav.facts_store import FactsGone, FactsStore
+from maintenance.clamav.fresh import MOST, TooMany, fresh
 from maintenance.clamav.kinds import Role
 from maintenance.clamav.lines import Mark
 
-_PIECE = 2**21  # digests looked through at a time: 100 bytes of memory each
 _EMPTY = sha256().hexdigest()
 # A container's exclusions count for what is read after it. Of daily it is known when that is.
 _DAILY = {"daily.cvd", "daily.cld"}
@@ -145,12 +146,9 @@ def _fresh(store: FactsStore, old: Facts, new: Facts, member: Member) -> "array[
     before = old.of_kind(member.kind)
     if any(one.sha256 == member.sha256 for one in before):
         return array("I")
-    digests = store.digests(new, member)
-    positions = array("I", range(len(digests)))
-    # First where most of them are: a database of the same name.
-    for one in sorted(before, key=lambda one: one.name != member.name):
-        known = store.digests(old, one)
-        for start in range(0, len(known), _PIECE):
-            piece = set(known[start:start + _PIECE])
-            positions = array("I", (at for at in positions if digests[at] not in piece))
-    return positions
+    before.sort(key=lambda one: one.name != member.name)
+    try:
+        return fresh(store.digests(new, member),
+                     [partial(store.digests, old, one) for one in before])
+    except TooMany:
+        raise FullNeeded(f"more than {MOST} lines are new ({member.shown})") from None
