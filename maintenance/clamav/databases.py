@@ -131,7 +131,7 @@ def strays(where: Path) -> list[str]:
     try:
         with os.scandir(where) as entries:
             return sorted(entry.name for entry in entries
-                          if _suffix(entry.name) in SUFFIXES and not entry.is_file())
+                          if suffix(entry.name) in SUFFIXES and not entry.is_file())
     except OSError:
         return []
 
@@ -148,11 +148,11 @@ def _stamp(path: Path) -> Iterator[tuple[str, int, int, int, int]]:
 
 def _is_database(entry: os.DirEntry[str]) -> bool:
     """Tell whether clamd would load it: it takes hidden files and any case, too."""
-    suffix = _suffix(entry.name)
-    return suffix in SUFFIXES and entry.name != CANARY and entry.is_file()
+    return suffix(entry.name) in SUFFIXES and entry.name != CANARY and entry.is_file()
 
 
-def _suffix(name: str) -> str:
+def suffix(name: str) -> str:
+    """Return the part of a name by which the engine knows what a file is, in small letters."""
     # Not Path.suffix, for which the hidden file ".ndb" has none.
     return name[name.rfind("."):].lower() if "." in name else ""
 
@@ -187,7 +187,7 @@ def _database(path: Path) -> Database:
             last = chunk
             chunk = stream.read(2**20)
     sha256 = digest.hexdigest()
-    if _suffix(path.name) in CONTAINERS:
+    if suffix(path.name) in CONTAINERS:
         version, signatures, built = header(head, path)
         return Database(path.name, path.stem, version, signatures, built, sha256)
     return Database(path.name, path.name, None, lines + (not last.endswith(b"\n")), None, sha256)
