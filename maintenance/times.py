@@ -27,6 +27,12 @@ def ago(text: str, now: float) -> str:
     return f"{text[:10]} {text[11:16]} ({since})"
 
 
+def spoken(seconds: float) -> str:
+    """Return a duration for people, such as 12 s or 3 h."""
+    worth, unit = next((one for one in _UNITS if seconds >= 2 * one[0]), (1.0, "s"))
+    return f"{seconds / worth:,.0f} {unit}"
+
+
 @dataclass(frozen=True, slots=True)
 class Deadline:
     """A point on the monotonic clock: clock changes and ``date -s`` do not move it."""

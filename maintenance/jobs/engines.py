@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from maintenance import memory
 from maintenance.clamav import system
 from maintenance.clamav.connection import Clamd
+from maintenance.clamav.databases import Snapshot
 from maintenance.clamav.private import memory_of, private_engine
 from maintenance.clamav.proof import Proof
 from maintenance.clamav.scanner import MOST
@@ -62,7 +63,7 @@ def proven_engine(config: Config, definitions: Definitions) -> Iterator[Engine]:
     if uses_system_engine(config):
         yield _system(config, definitions)
         return
-    lacking = lacks_memory(definitions)
+    lacking = lacks_memory(definitions.content)
     if lacking is not None:
         raise EngineError(lacking)
     for _ in range(LOADS):
@@ -78,9 +79,9 @@ def proven_engine(config: Config, definitions: Definitions) -> Iterator[Engine]:
     raise DefinitionsMoved("the definitions changed while our clamd loaded them; run it again")
 
 
-def lacks_memory(definitions: Definitions) -> str | None:
+def lacks_memory(content: Snapshot) -> str | None:
     """Return why a private engine should not be started; None: there is room for it."""
-    needed, free = SPARE * memory_of(definitions.content), memory.available()
+    needed, free = SPARE * memory_of(content), memory.available()
     if needed <= free:
         return None
     return (f"not enough memory to start clamd: its definitions want {needed / 2**20:.0f} MB,"

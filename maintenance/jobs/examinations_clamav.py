@@ -65,7 +65,7 @@ def engine(context: Context) -> Iterator[Finding]:
 
 def _private(config: Config) -> Finding:
     try:
-        lacking = lacks_memory(on_disk(config))
+        lacking = lacks_memory(on_disk(config).content)
     except ImagewardenError:
         lacking = None  # there are none, which is a finding of its own
     if lacking is not None:

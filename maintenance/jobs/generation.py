@@ -24,6 +24,7 @@ class Definitions:
     directory: Path
     content: Snapshot
     engine: str  # such as "private ClamAV 1.4.6"
+    options: str  # of its scans; of the system's clamd nothing is known
     fingerprint: str
 
     def stand_still(self) -> bool:
@@ -90,7 +91,7 @@ def on_disk(config: Config) -> Definitions:
     of_system = uses_system_engine(config)
     engine = f"{'system' if of_system else 'private'} {engine_version(config)}"
     options = "" if of_system else scan_options(config).text()
-    return Definitions(directory, content, engine, content.fingerprint(engine, options))
+    return Definitions(directory, content, engine, options, content.fingerprint(engine, options))
 
 
 def verify(definitions: Definitions, known: Generation | None) -> None:

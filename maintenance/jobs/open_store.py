@@ -31,24 +31,29 @@ class OpenStore:
     result: StoreResult
     taking: Taking
     refuted: Refuted  # by a dry run's walk
+    pressing: int = 0  # of those left: due in this run
     young: int = 0  # of those left: they wait for a later run, whatever this one does
     unasked: int = 0  # images no engine was asked about: too large, or not to be opened
 
     @property
-    def waits_for_engine(self) -> bool:
-        """Tell whether something is due that is old enough."""
-        return self.result.left > self.young
+    def is_through(self) -> bool:
+        """Tell whether nothing is due but what is too young."""
+        return self.result.left <= self.young
 
     def need(self, need: Need) -> Need:
         """Return what makes an image of this store due."""
         return replace(need, min_age=self.store.min_age)
 
     def count_left(self, need: Need) -> None:
-        """Count what is still due."""
+        """Count what is still due, what waits for the window included."""
         need = self.need(need)
-        self.young = self.images.count_young(need)
-        self.result.left = self.images.count_due(need) + self.refuted.correction(
-            self.images, need)
+        whole = replace(need, patient=False)
+        self.young = self.images.count_young(whole)
+        self.result.left = self.images.count_due(whole) + self.refuted.correction(
+            self.images, whole)
+        self.pressing = self.result.left - self.young
+        if need.patient:
+            self.pressing = self.images.count_due(need) - self.images.count_young(need)
 
     def meet(self, row: ImageRow, scanned: Stamp, signature: str) -> None:
         """Take an image that was just found infected, when that is wanted."""
@@ -65,7 +70,8 @@ class OpenStore:
         result.clean, result.missing = coverage.clean_current, coverage.missing
         result.infected = coverage.infected + taking.taken
         result.unknown = coverage.unknown
-        result.current = max(0, result.images - result.full - result.left - self.unasked)
+        result.current = max(0, result.images - result.full - result.delta - result.left
+                             - self.unasked)
         name = self.store.name
         for row in self.images.with_verdict(Verdict.INFECTED):
             report.found(taking.told(row))

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from maintenance.jobs import path_scan
+from maintenance.jobs import full_scans, path_scan
 from maintenance.jobs.generation import Definitions, on_disk, shown
 from maintenance.jobs.occupancy import Occupancy
 from maintenance.jobs.open_store import OpenStore, open_store
@@ -13,7 +13,6 @@ from maintenance.jobs.quarantines import make_ready
 from maintenance.jobs.rescan_report import RescanReport
 from maintenance.jobs.serving import Serving
 from maintenance.jobs.walking import chosen_stores
-from maintenance.ledger.rows import Need
 from maintenance.shell.job import Context, Job
 from maintenance.shell.lock import announce_end
 from maintenance.shell.main import lock_of
@@ -46,13 +45,14 @@ def rescan(context: Context) -> RescanReport:
             for store, quarantine in zip(stores, quarantines, strict=True):
                 opened += open_store(context, store, quarantine, report, stack)
             for definitions in _generations(context, report):
-                need = Need(report.generation or 0, time.time(), context.options.full)
+                need = full_scans.needed(context, opened, report.generation or 0)
                 with context.going_on():
                     Serving(context, opened, definitions, need, deadline, report).run()
         finally:
             for one in opened:
                 one.conclude(report, _generation(context, report))
-    complete = not context.troubles and not any(one.waits_for_engine for one in opened)
+            full_scans.estimate(context, report)
+    complete = not context.troubles and all(one.is_through for one in opened)
     if complete and len(opened) == len(context.config.store) and not context.options.dry_run:
         context.run_generation = report.generation
     return report

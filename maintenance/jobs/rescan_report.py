@@ -1,5 +1,6 @@
 """What a rescan found, as an admin and Zabbix read it."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
@@ -8,6 +9,7 @@ from maintenance.jobs import coverage
 from maintenance.ledger.rows import Coverage
 from maintenance.shell.job import worst
 from maintenance.text import show
+from maintenance.times import spoken
 
 LISTED = 1000  # entries of a list; its total stays exact
 
@@ -70,7 +72,13 @@ class RescanReport:
     databases: list[dict[str, object]] = field(default_factory=list)
     canary: bool | None = None
     hidden_limits: bool = False
+    engine_had: bool = False  # one with all definitions
     engine_lost: bool = False  # in the middle, for good
+    why: dict[int, str] = field(default_factory=dict)  # an older generation needs full scans
+    full_reasons: Counter[str] = field(default_factory=Counter)
+    seconds_full: float = 0.0  # with engines that had all definitions
+    seconds_delta: float = 0.0  # finding out what is new included
+    saved: float | None = None  # seconds, estimated: what full scans would have taken more
     bytes: int = 0
     notices: list[str] = field(default_factory=list)  # what somebody has to do
 
@@ -100,6 +108,10 @@ class RescanReport:
             "undone": [asdict(one) for one in self.undone], "undone_total": self.undone_total,
             "definitions": {"generation": self.generation, "databases": self.databases},
             "canary": self.canary, "bytes": self.bytes,
+            "full_reasons": dict(self.full_reasons.most_common()),
+            "seconds_full": round(self.seconds_full, 3),
+            "seconds_delta": round(self.seconds_delta, 3),
+            "seconds_saved": None if self.saved is None else round(self.saved, 1),
             **({"limits": "hidden"} if self.hidden_limits else {})}
 
     def summary(self) -> Iterator[str]:
@@ -108,9 +120,14 @@ class RescanReport:
             yield "no images"
         for one in self.stores:
             yield (f"{one.name or 'given paths'}: {one.images:,} images, {one.full:,} scanned,"
-                   f" {one.current:,} already current; {one.clean:,} clean,"
+                   f" {one.delta:,} against what is new, {one.current:,} already current;"
+                   f" {one.clean:,} clean,"
                    f" {one.infected:,} infected, {one.unknown:,} unknown,"
                    f" {one.missing:,} missing, {one.left:,} left")
+        for reason, count in self.full_reasons.most_common():
+            yield f"scanned in full: {count:,}: {reason}"
+        if self.saved is not None:
+            yield f"scanning only against what is new saved about {spoken(self.saved)}"
         rows = [coverage.row(one.name, one.known) for one in self.stores
                 if one.name is not None and one.known is not None]
         if rows:

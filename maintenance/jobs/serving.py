@@ -1,9 +1,13 @@
 """The second phase of a rescan over whole stores: engines are asked about what is due."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from maintenance.errors import EngineError
+from maintenance.jobs import full_scans
+from maintenance.jobs.deltas import Deltas
 from maintenance.jobs.engines import ENGINES, DefinitionsMoved, Engine, proven_engine
 from maintenance.jobs.generation import Definitions
 from maintenance.jobs.inspection import AMONG_OTHERS
@@ -16,6 +20,7 @@ from maintenance.shell.job import Context
 from maintenance.shell.progress import Progress
 from maintenance.text import show
 from maintenance.times import Deadline
+from maintenance.window import Window
 
 _Ask = Callable[[StoreScan, Progress, str], str | None]
 
@@ -33,30 +38,44 @@ class Serving:
     _suspects: dict[str, dict[bytes, ImageRow]] = field(default_factory=dict)  # by store
 
     def run(self) -> None:
-        """Ask until nothing is due, or no engine can be had; raises EngineError."""
+        """Ask until nothing is due, or no engine can be had; raises EngineError.
+
+        First about what is new, which a small engine does; then what is still due about all.
+        """
         for one in self.opened:
             one.taking.meet_known(one.tree, self.need.generation)
+            one.count_left(self.need)
+        if self.context.options.dry_run or all(one.is_through for one in self.opened):
+            return
+        Deltas(self.context, self.opened, self.definitions, self.need, self.deadline,
+               self.report).run()
         for _ in range(ENGINES):
             for one in self.opened:
                 one.count_left(self.need)
-            if self.context.options.dry_run or not any(
-                    one.waits_for_engine for one in self.opened):
+            if self.deadline.passed or not any(one.pressing for one in self.opened):
                 return
+            begun = time.monotonic()
             try:
-                with proven_engine(self.context.config, self.definitions) as engine:
-                    self.report.canary = True
-                    self.report.hidden_limits = engine.hides_limits
-                    if self._served_by(engine):
-                        return
+                if self._had_engine():
+                    return
             except DefinitionsMoved as moved:
                 self.context.log.info("%s", moved)
                 return  # to what is there now
             except EngineError as error:
-                if self.report.canary is None:  # there was none to begin with
+                if not self.report.engine_had:  # there was none to begin with
                     raise
                 self.context.log.warning("%s", error)
                 break
+            finally:
+                self.report.seconds_full += time.monotonic() - begun
         self._give_up()
+
+    def _had_engine(self) -> bool:
+        """Have a proven engine, and ask it; False: go on with another."""
+        with proven_engine(self.context.config, self.definitions) as engine:
+            self.report.canary = self.report.engine_had = True
+            self.report.hidden_limits = engine.hides_limits
+            return self._served_by(engine)
 
     def _served_by(self, engine: Engine) -> bool:
         """Ask about all that is due, the suspects of earlier losses last; False: go on."""
@@ -74,13 +93,16 @@ class Serving:
 
     def _scan(self, one: OpenStore, engine: Engine, ask: _Ask) -> str | None:
         scan = StoreScan(one.tree, one.images, one.need(self.need), engine,
-                         self.context.config.clamav, self.deadline, one.meet,
+                         self.context.config.clamav, self.deadline,
+                         Window(self.context.config.rescan.window), one.meet,
+                         partial(full_scans.reason, self.need, self.report.why),
                          self._suspects.setdefault(one.store.name, {}))
         try:
             return ask(scan, self.context.progress, one.store.name)
         finally:
             one.result.full += scan.scanned
             one.unasked += scan.unasked
+            self.report.full_reasons += scan.reasons
             one.result.images -= scan.vanished
             self.report.bytes += scan.bytes
             one.count_left(self.need)

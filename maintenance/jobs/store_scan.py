@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from maintenance.store.identity import Stamp, stamp
 from maintenance.store.tree import Tree
 from maintenance.times import Deadline
 from maintenance.verdict import Verdict
+from maintenance.window import Window
 
 
 @dataclass(slots=True)
@@ -32,8 +34,11 @@ class StoreScan:
     engine: Engine
     settings: Clamav
     deadline: Deadline
+    window: Window  # of full scans of what is clean
     infected: Callable[[ImageRow, Stamp, str], None]  # told after it is booked
+    reason: Callable[[ImageRow], str]  # why it is scanned in full
     suspects: dict[bytes, ImageRow] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
     scanned: int = 0
     unasked: int = 0  # too large, or not to be opened
     vanished: int = 0
@@ -66,6 +71,8 @@ class StoreScan:
         for row in self.images.due(self.need):
             if self.deadline.passed:
                 return
+            if row.verdict is Verdict.CLEAN and not (self.need.full or self.window.is_open()):
+                continue
             if (row.reason or "").startswith(DEADLY):  # an earlier run knows it
                 self.suspects.setdefault(row.key, row)
             if row.key not in self.suspects:
@@ -91,6 +98,7 @@ class StoreScan:
 
     def _book(self, batch: Sequence[Judged[ImageRow]]) -> None:
         asked = sum(one.asked for one in batch)
+        self.reasons.update(self.reason(one.what) for one in batch if one.asked)
         self.scanned += asked
         self.unasked += len(batch) - asked
         self.bytes += sum(one.info.st_size for one in batch if one.info and one.asked)

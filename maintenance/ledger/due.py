@@ -7,8 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from maintenance.ledger.rows import Need
-from maintenance.ledger.schema import UNSURE, images
+from maintenance.ledger.rows import Need, Rolling
+from maintenance.ledger.schema import UNCLEAN, UNSURE, images
+
+_CLEAN = images.c.verdict == sa.literal_column("'clean'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +31,33 @@ def ranges(need: Need) -> Sequence[Range]:
     generation, asked = images.c.generation, images.c.checked < need.started
     by_key, by_time = (images.c.key,), (images.c.checked, images.c.key)
     current = asked & (generation == need.generation)
+    if not need.full:
+        current &= UNSURE if need.rolling is None else UNSURE | (_CLEAN & rolled(need.rolling))
+    other = asked & UNCLEAN if need.patient else asked
     return (Range(generation.is_(None) & images.c.checked.is_(None), by_key),
-            Range(asked & (generation < need.generation), (generation, *by_time)),
-            Range(asked & (generation > need.generation), (generation, *by_time)),
-            Range(current if need.full else current & UNSURE, by_time))
+            Range(other & (generation < need.generation), (generation, *by_time)),
+            Range(other & (generation > need.generation), (generation, *by_time)),
+            Range(current, by_time))
+
+
+def open_to_delta(need: Need, older: int) -> Range:
+    """Choose what a scan against what is new since ``older`` may be enough for.
+
+    What is infected is when it is found so again; see ``DeltaScan``.
+    """
+    clean = _CLEAN if need.rolling is None else _CLEAN & ~rolled(need.rolling)
+    known = clean | ((images.c.verdict == sa.literal_column("'infected'"))
+                     & images.c.reason.is_(None))
+    return Range((images.c.generation == older) & (images.c.checked < need.started) & known,
+                 (images.c.checked, images.c.key))
+
+
+def rolled(rolling: Rolling) -> sa.ColumnElement[bool]:
+    """Choose as ``Rolling.has_come`` does."""
+    share = 512 + ((images.c.inode.bitwise_and(511) * 31 + images.c.size.bitwise_and(511))
+                   .bitwise_and(511))
+    return sa.func.coalesce(images.c.full_checked, 0.0) < (
+        rolling.today - rolling.span * share / 1024.0)
 
 
 def young(need: Need) -> sa.ColumnElement[bool]:

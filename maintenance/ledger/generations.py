@@ -1,13 +1,13 @@
 """Content snapshots of the definitions, numbered in the order they were met."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
 from maintenance.ledger.database import reading, sound
-from maintenance.ledger.schema import generations
+from maintenance.ledger.schema import generations, images
 
 DatabaseFacts = Mapping[str, object]  # name, version, signatures, built, sha256
 
@@ -35,6 +35,19 @@ class Generations:
         with reading(self._engine) as connection:
             row = connection.execute(_NEWEST).first()
             return None if row is None else _generation(row)
+
+    def fingerprint(self, number: int) -> str | None:
+        """Return what ``number`` stands for; None: this ledger has not met it."""
+        query = sa.select(generations.c.fingerprint).where(generations.c.number == number)
+        with reading(self._engine) as connection:
+            return connection.execute(query).scalar()
+
+    def in_use(self) -> Collection[str]:
+        """Return the fingerprints of the generations that images were checked at."""
+        used = sa.select(images.c.generation).distinct()
+        query = sa.select(generations.c.fingerprint).where(generations.c.number.in_(used))
+        with reading(self._engine) as connection:
+            return set(connection.execute(query).scalars())
 
     def met(self, fingerprint: str, engine: str, databases: Sequence[DatabaseFacts],
             confirmed: bool) -> Generation:

@@ -10,9 +10,19 @@ import sqlalchemy as sa
 
 from maintenance.ledger.coverage import covered
 from maintenance.ledger.database import plain_rows, reading
-from maintenance.ledger.due import ranges, young
+from maintenance.ledger.due import open_to_delta, ranges, rolled, young
 from maintenance.ledger.missing import Missing
-from maintenance.ledger.rows import COLUMNS, STAMP, Asked, Coverage, ImageRow, Known, Need, Stamp
+from maintenance.ledger.rows import (
+    COLUMNS,
+    STAMP,
+    Asked,
+    Coverage,
+    ImageRow,
+    Known,
+    Need,
+    Rolling,
+    Stamp,
+)
 from maintenance.ledger.schema import UNCLEAN, images
 from maintenance.ledger.upserts import ANSWERED, SEEN
 from maintenance.verdict import Verdict
@@ -53,6 +63,41 @@ class Images:
         """
         for one in ranges(need):
             yield from self._pages(one.order, one.condition, _HERE, ~young(need))
+
+    def older(self, need: Need) -> Sequence[int]:
+        """Return the generations before that of ``need`` at which something due was checked."""
+        query = sa.select(images.c.generation).distinct().where(
+            self._mine, _HERE, images.c.generation < need.generation,
+            images.c.checked < need.started)
+        with reading(self._engine) as connection:
+            return sorted(connection.execute(query).scalars())
+
+    def due_by_delta(self, need: Need, older: int) -> Iterator[ImageRow]:
+        """Yield what a delta from generation ``older`` may be enough for, the oldest first.
+
+        As ``due``: what is booked meanwhile does not come up again.
+        """
+        one = open_to_delta(need, older)
+        yield from self._pages(one.order, one.condition, _HERE, ~young(need))
+
+    def count_by_delta(self, need: Need, older: int) -> int:
+        """Return how many ``due_by_delta`` yields."""
+        return self.count(open_to_delta(need, older).condition, _HERE, ~young(need))
+
+    def signatures(self, older: int) -> set[str]:
+        """Return the signatures by which images were found infected at a generation."""
+        query = sa.select(images.c.signature).distinct().where(
+            self._mine, UNCLEAN, images.c.verdict == Verdict.INFECTED.value, _HERE,
+            images.c.generation == older)
+        with reading(self._engine) as connection:
+            return {str(name) for name in connection.execute(query).scalars() if name}
+
+    def any_has_come_round(self, rolling: Rolling) -> bool:
+        """Tell whether a full scan of some clean image has."""
+        query = sa.select(sa.literal(1)).where(
+            self._mine, images.c.verdict == Verdict.CLEAN.value, rolled(rolling), _HERE).limit(1)
+        with reading(self._engine) as connection:
+            return connection.execute(query).first() is not None
 
     def _pages(self, order: Sequence[sa.ColumnElement[Any]], *where: sa.ColumnElement[bool]
                ) -> Iterator[ImageRow]:
@@ -135,7 +180,7 @@ class Images:
                 connection.execute(back, [{"at": key} for key in keys])
 
     def record_answers(self, answers: Iterable[Asked], generation: int) -> None:
-        """Book verdicts of full scans under ``generation``, in one transaction.
+        """Book verdicts under ``generation``, in one transaction.
 
         An unchanged infected image about which nobody could say anything stays
         infected, as it was found and with the reason: it is asked about again.
@@ -144,7 +189,8 @@ class Images:
         rows = [{**_stamped(one.stamp), "store": self._store, "key": one.key,
                  "verdict": one.answer.verdict.value, "signature": one.answer.signature,
                  "reason": one.answer.reason, "generation": generation, "checked": now,
-                 "full_checked": now, "missing_since": None} for one in answers]
+                 "full_checked": now if one.full else None, "missing_since": None}
+                for one in answers]
         if rows:
             with self._engine.begin() as connection:
                 connection.execute(ANSWERED, rows)

@@ -18,6 +18,7 @@ from maintenance.ledger.outbox import Outbox
 from maintenance.ledger.schema import outbox, runs, undone
 
 BATCH = 1000  # rows of one statement
+RECENT = 100  # runs that are looked at for a measure
 GOOD = (0, 3, 4)  # statuses of a run that did its work
 
 
@@ -126,6 +127,18 @@ class Ledger:
         with reading(self._engine) as connection:
             found = connection.execute(query).scalar()
         return found if isinstance(found, dict) else {}
+
+    def full_scan_rate(self, enough: int) -> float | None:
+        """Return the seconds that an image took in the last rescan with ``enough`` full scans."""
+        query = sa.select(runs.c.result).where(runs.c.job == "rescan").order_by(
+            runs.c.number.desc()).limit(RECENT)
+        with reading(self._engine) as connection:
+            for result in connection.execute(query).scalars():
+                full = sum(int(one["full"]) for one in result.get("stores", ()))
+                seconds = result.get("seconds_full")
+                if full >= enough and isinstance(seconds, float):
+                    return seconds / full
+        return None
 
     def forget_runs(self, before: float) -> None:
         """Drop runs that ended before ``before`` (epoch), but what others still ask about."""

@@ -8,7 +8,7 @@ from maintenance.verdict import Answer, Verdict
 
 STAMP = ("inode", "size", "mtime_ns", "ctime_ns")
 COLUMNS = ("key", *STAMP, "verdict", "signature", "reason", "generation", "checked",
-           "missing_since")
+           "full_checked", "missing_since")
 
 Stamp = tuple[int, int, int, int]  # as STAMP
 # The key, the four of STAMP, and since when it is missing. What a walk meets has the same
@@ -29,6 +29,7 @@ class ImageRow:
     reason: str | None
     generation: int | None
     checked: float | None  # epoch seconds
+    full_checked: float | None  # the last time against all definitions
     missing: bool
 
     @property
@@ -39,14 +40,34 @@ class ImageRow:
     @classmethod
     def of(cls, values: Sequence[Any]) -> Self:
         """Return what stands in COLUMNS, as we wrote it; ValueError when we cannot have."""
-        key, inode, size, mtime, ctime, verdict, signature, reason, generation, checked, since = (
-            values)
+        (key, inode, size, mtime, ctime, verdict, signature, reason, generation, checked,
+         full_checked, since) = values
         stamp = (inode, size, mtime, ctime)
         if not (isinstance(key, bytes) and isinstance(checked, float | None)
                 and all(isinstance(number, int) for number in stamp)):
             raise ValueError
         return cls(key, stamp, None if verdict is None else Verdict(verdict), signature, reason,
-                   generation, checked, since is not None)
+                   generation, checked, full_checked, since is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """The full scans that come round for what is clean: each image's on a day of its own.
+
+    By its inode and size, one comes round between half of ``span`` seconds and all of them,
+    so that a store that was scanned in one night is not due again in one. ``today`` (epoch)
+    is the moment by which ages are told; as it stands for a while, the first run after it
+    has all of this work, and not every run a little.
+    """
+
+    today: float
+    span: float
+
+    def has_come(self, row: ImageRow) -> bool:
+        """Tell whether an image is to be scanned in full again."""
+        inode, size, *_ = row.stamp
+        share = 512 + ((inode & 511) * 31 + (size & 511) & 511)
+        return (row.full_checked or 0.0) < self.today - self.span * share / 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +78,8 @@ class Need:
     started: float  # epoch seconds: what was asked since is not asked again
     full: bool = False  # everything, current or not
     min_age: float = 0.0  # seconds; a younger image is due, and waits for a later run
+    rolling: Rolling | None = None  # also what it calls for
+    patient: bool = False  # what is clean by other definitions waits for a later run, too
 
     @property
     def grown(self) -> int:
@@ -82,8 +105,9 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An image as it was when opened, and what the engine said of it."""
+    """An image as it was when opened, and what an engine said of it."""
 
     key: bytes
     stamp: Stamp
     answer: Answer
+    full: bool = True  # the engine had all definitions; else only what is new, and that was enough

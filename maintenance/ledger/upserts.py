@@ -15,7 +15,10 @@ _FORGOTTEN = {name: sa.null() for name in (
 _STILL_INFECTED = sa.and_(images.c.verdict == "infected", _NEW["verdict"] == "unknown",
                           *(images.c[name] == _NEW[name] for name in STAMP))
 _KEPT = {name: sa.case((_STILL_INFECTED, images.c[name]), else_=_NEW[name])
-         for name in ("verdict", "signature", "generation", "full_checked")}
+         for name in ("verdict", "signature", "generation")}
+# A scan against what is new leaves the time of the last full one.
+_KEPT["full_checked"] = sa.case((_STILL_INFECTED, images.c.full_checked), else_=sa.func.coalesce(
+    _NEW["full_checked"], images.c.full_checked))
 
 # Values come as tuples: store, key, and STAMP. What a first walk meets are as many rows as
 # the store has images; SQLAlchemy's naming of their values takes longer than the writing.
