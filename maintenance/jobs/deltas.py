@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from maintenance.clamav import system
 from maintenance.clamav.delta import Delta, prepared
 from maintenance.clamav.difference import FullNeeded
-from maintenance.clamav.facts_store import FactsStore
 from maintenance.clamav.scanner import MOST
 from maintenance.errors import EngineError, ToolError
 from maintenance.jobs.delta_scan import DeltaScan
 from maintenance.jobs.engines import Engine, lacks_memory
-from maintenance.jobs.generation import Definitions, scan_options, uses_system_engine
+from maintenance.jobs.generation import Definitions, facts_below, scan_options, uses_system_engine
 from maintenance.jobs.open_store import OpenStore
 from maintenance.jobs.rescan_report import RescanReport
 from maintenance.ledger.rows import Need
@@ -21,7 +20,6 @@ from maintenance.settings import Config
 from maintenance.shell.job import Context
 from maintenance.times import Deadline
 
-FACTS = "facts"  # the directory under state
 # What a clamd may be told to do with databases that our own engines do not do: then what
 # is new says too little.
 _SWITCHES = ("DetectPUA", "BytecodeUnsigned")
@@ -39,27 +37,16 @@ class Deltas:
     report: RescanReport
 
     def run(self) -> None:
-        """Ask; what is left due needs a full scan, and the report's ``why`` says for what reason.
-
-        The facts about the definitions are remembered first, for the generation to come.
-        """
-        facts = FactsStore(self.context.config.state / FACTS)
-        try:
-            facts.derive(self.definitions.directory, self.definitions.content,
-                         self.definitions.engine, self.definitions.options)
-        except ToolError as error:
-            self.context.log.info("no delta scans: %s", error)
-            return
-        if self.need.full:
-            return
+        """Ask; what is left due needs a full scan, for the reason in the report's ``why``."""
         older = {number for one in self.opened
                  for number in one.images.older(one.need(self.need))}
         for number in sorted(older, reverse=True):
             if not self.deadline.passed:
-                self._from(facts, number)
-        facts.prune({*self.context.ledger.generations.in_use(), self.definitions.fingerprint})
+                self._from(number)
+        facts_below(self.context.config.state).prune(
+            {*self.context.ledger.generations.in_use(), self.definitions.fingerprint})
 
-    def _from(self, facts: FactsStore, older: int) -> None:
+    def _from(self, older: int) -> None:
         """Bring up to date what was checked at generation ``older``, or say why it cannot be."""
         begun = time.monotonic()
         try:
@@ -67,7 +54,8 @@ class Deltas:
             if why is not None:
                 raise FullNeeded(why)
             names = set[str]().union(*(one.images.signatures(older) for one in self.opened))
-            with prepared(facts, self.context.ledger.generations.fingerprint(older) or "",
+            with prepared(facts_below(self.context.config.state),
+                          self.context.ledger.generations.fingerprint(older) or "",
                           self.definitions.directory, self.definitions.content,
                           self.definitions.fingerprint, names) as delta:
                 self.context.log.info("since generation %d %d signatures are new", older,
@@ -101,7 +89,8 @@ class Deltas:
             raise EngineError(lacking)
         with delta.engine(scan_options(self.context.config)) as clamd:
             self.report.canary = True
-            engine = Engine(clamd, MOST, None, False, None)
+            in_flight = self.context.config.rescan.in_flight or MOST
+            engine = Engine(clamd, in_flight, None, False, None)
             for one, scan in scans:
                 with closing(_Counted(one, scan, self.report)):
                     lost = scan.run(engine, self.context.progress, one.store.name)

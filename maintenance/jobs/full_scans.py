@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from maintenance.jobs.open_store import OpenStore
 from maintenance.jobs.rescan_report import RescanReport
-from maintenance.ledger.rows import ImageRow, Need, Rolling
+from maintenance.ledger.rows import Extent, ImageRow, Need, Rolling
 from maintenance.shell.job import Context
 from maintenance.times import DAY
 from maintenance.verdict import Verdict
@@ -21,7 +21,7 @@ def needed(context: Context, opened: Iterable[OpenStore], generation: int) -> Ne
     if context.options.full:
         return Need(generation, now, full=True)
     if not Window(settings.window).is_open():
-        return Need(generation, now, patient=True)
+        return Need(generation, now, extent=Extent.UNCLEAN)
     rolling = coming_round(settings.full_every, now)
     if rolling is not None and any(one.images.any_has_come_round(rolling) for one in opened):
         return Need(generation, now, rolling=rolling)

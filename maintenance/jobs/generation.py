@@ -7,6 +7,7 @@ from pathlib import Path
 from maintenance.clamav import databases, system
 from maintenance.clamav.connection import Clamd
 from maintenance.clamav.databases import Database, Snapshot
+from maintenance.clamav.facts_store import FactsStore
 from maintenance.clamav.private import ScanOptions
 from maintenance.errors import ToolError
 from maintenance.ledger.generations import Generation
@@ -30,6 +31,13 @@ class Definitions:
     def stand_still(self) -> bool:
         """Tell, without reading them again, whether the files are still the same."""
         return databases.stamps(self.directory) == self.content.stamps
+
+    def remember(self, state: Path) -> None:
+        """Remember what they hold: the delta to a later generation is told from it.
+
+        Raises ToolError when they are damaged, or others by now.
+        """
+        facts_below(state).derive(self.directory, self.content, self.engine, self.options)
 
     def facts(self) -> Sequence[Mapping[str, object]]:
         """Return the databases as the ledger keeps them, one for each name."""
@@ -63,6 +71,11 @@ class Definitions:
             return self.met(ledger).number
         known = ledger.generations.current()
         return known.number if known and known.fingerprint == self.fingerprint else None
+
+
+def facts_below(state: Path) -> FactsStore:
+    """Return where the facts about generations are remembered."""
+    return FactsStore(state / "facts")
 
 
 def directory_of(config: Config) -> Path:

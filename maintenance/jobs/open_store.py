@@ -9,7 +9,7 @@ from maintenance.jobs.rescan_report import RescanReport, StoreResult, Undone
 from maintenance.jobs.taking import Taking, settle
 from maintenance.jobs.walking import walked
 from maintenance.ledger.images import Images
-from maintenance.ledger.rows import ImageRow, Need
+from maintenance.ledger.rows import Extent, ImageRow, Need
 from maintenance.settings import Store
 from maintenance.shell.job import Context
 from maintenance.store.identity import Stamp, path_of
@@ -47,12 +47,12 @@ class OpenStore:
     def count_left(self, need: Need) -> None:
         """Count what is still due, what waits for the window included."""
         need = self.need(need)
-        whole = replace(need, patient=False)
+        whole = replace(need, extent=Extent.ALL)
         self.young = self.images.count_young(whole)
         self.result.left = self.images.count_due(whole) + self.refuted.correction(
             self.images, whole)
         self.pressing = self.result.left - self.young
-        if need.patient:
+        if need != whole:
             self.pressing = self.images.count_due(need) - self.images.count_young(need)
 
     def meet(self, row: ImageRow, scanned: Stamp, signature: str) -> None:

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-from maintenance.errors import EngineError
+from maintenance.errors import EngineError, ToolError
 from maintenance.jobs import full_scans
 from maintenance.jobs.deltas import Deltas
 from maintenance.jobs.engines import ENGINES, DefinitionsMoved, Engine, proven_engine
@@ -15,7 +15,7 @@ from maintenance.jobs.open_store import OpenStore
 from maintenance.jobs.rescan_report import RescanReport
 from maintenance.jobs.slices import GenerationMoved
 from maintenance.jobs.store_scan import StoreScan
-from maintenance.ledger.rows import Asked, ImageRow, Need
+from maintenance.ledger.rows import Asked, Extent, ImageRow, Need
 from maintenance.shell.job import Context
 from maintenance.shell.progress import Progress
 from maintenance.text import show
@@ -40,23 +40,47 @@ class Serving:
     def run(self) -> None:
         """Ask until nothing is due, or no engine can be had; raises EngineError.
 
-        First about what is new, which a small engine does; then what is still due about all.
+        What was never checked comes first; then, with a small engine, what meets only what is
+        new; then what has time. That no engine with all definitions can be had keeps nobody
+        from asking the small one.
         """
         for one in self.opened:
             one.taking.meet_known(one.tree, self.need.generation)
             one.count_left(self.need)
-        if self.context.options.dry_run or all(one.is_through for one in self.opened):
+        if self.context.options.dry_run:
             return
-        Deltas(self.context, self.opened, self.definitions, self.need, self.deadline,
-               self.report).run()
+        if all(one.is_through for one in self.opened):
+            return
+        self._remember()
+        none: EngineError | None = None
+        try:
+            if not self.need.full:
+                self._ask_in_full(replace(self.need, extent=Extent.UNSURE, rolling=None))
+        except EngineError as error:
+            none = error
+        if not self.need.full:
+            Deltas(self.context, self.opened, self.definitions, self.need, self.deadline,
+                   self.report).run()
+        if none is not None:
+            raise none
+        self._ask_in_full(self.need)
+
+    def _remember(self) -> None:
+        """Remember what the definitions hold; without that the next ones mean full scans."""
+        try:
+            self.definitions.remember(self.context.config.state)
+        except ToolError as error:
+            self.context.log.warning("%s", error)
+
+    def _ask_in_full(self, need: Need) -> None:
         for _ in range(ENGINES):
             for one in self.opened:
-                one.count_left(self.need)
+                one.count_left(need)
             if self.deadline.passed or not any(one.pressing for one in self.opened):
                 return
             begun = time.monotonic()
             try:
-                if self._had_engine():
+                if self._had_engine(need):
                     return
             except DefinitionsMoved as moved:
                 self.context.log.info("%s", moved)
@@ -70,19 +94,19 @@ class Serving:
                 self.report.seconds_full += time.monotonic() - begun
         self._give_up()
 
-    def _had_engine(self) -> bool:
+    def _had_engine(self, need: Need) -> bool:
         """Have a proven engine, and ask it; False: go on with another."""
         with proven_engine(self.context.config, self.definitions) as engine:
             self.report.canary = self.report.engine_had = True
             self.report.hidden_limits = engine.hides_limits
-            return self._served_by(engine)
+            return self._served_by(engine, need)
 
-    def _served_by(self, engine: Engine) -> bool:
+    def _served_by(self, engine: Engine, need: Need) -> bool:
         """Ask about all that is due, the suspects of earlier losses last; False: go on."""
         try:
             for ask in (StoreScan.run, StoreScan.run_alone):
                 for one in self.opened:
-                    lost = self._scan(one, engine, ask)
+                    lost = self._scan(one, engine, need, ask)
                     if lost is not None:
                         self.context.log.warning("%s", show(lost))  # words of the engine
                         return False
@@ -91,11 +115,11 @@ class Serving:
             return not self.definitions.stand_still()  # then what is there now is served
         return True
 
-    def _scan(self, one: OpenStore, engine: Engine, ask: _Ask) -> str | None:
-        scan = StoreScan(one.tree, one.images, one.need(self.need), engine,
-                         self.context.config.clamav, self.deadline,
-                         Window(self.context.config.rescan.window), one.meet,
+    def _scan(self, one: OpenStore, engine: Engine, need: Need, ask: _Ask) -> str | None:
+        scan = StoreScan(one.tree, one.images, one.need(need), engine,
+                         self.context.config.clamav, self.deadline, one.meet,
                          partial(full_scans.reason, self.need, self.report.why),
+                         Window(self.context.config.rescan.window),
                          self._suspects.setdefault(one.store.name, {}))
         try:
             return ask(scan, self.context.progress, one.store.name)
@@ -105,7 +129,7 @@ class Serving:
             self.report.full_reasons += scan.reasons
             one.result.images -= scan.vanished
             self.report.bytes += scan.bytes
-            one.count_left(self.need)
+            one.count_left(need)
 
     def _give_up(self) -> None:
         """Leave the rest to the next run; what may have cost an engine is unknown."""

@@ -19,6 +19,8 @@ from maintenance.times import Deadline
 from maintenance.verdict import Verdict
 from maintenance.window import Window
 
+ALWAYS = Window("")
+
 
 @dataclass(slots=True)
 class StoreScan:
@@ -34,9 +36,9 @@ class StoreScan:
     engine: Engine
     settings: Clamav
     deadline: Deadline
-    window: Window  # of full scans of what is clean
     infected: Callable[[ImageRow, Stamp, str], None]  # told after it is booked
-    reason: Callable[[ImageRow], str]  # why it is scanned in full
+    reason: Callable[[ImageRow], str] = lambda _: "asked for"  # why it is scanned in full
+    window: Window = ALWAYS  # of full scans of what is clean
     suspects: dict[bytes, ImageRow] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
     scanned: int = 0

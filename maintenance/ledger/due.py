@@ -7,9 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from maintenance.ledger.rows import Need, Rolling
+from maintenance.ledger.rows import Extent, Need, Rolling
 from maintenance.ledger.schema import UNCLEAN, UNSURE, images
 
+_EXTENTS = {Extent.ALL: sa.true(), Extent.UNCLEAN: UNCLEAN, Extent.UNSURE: UNSURE}
 _CLEAN = images.c.verdict == sa.literal_column("'clean'")
 
 
@@ -33,7 +34,7 @@ def ranges(need: Need) -> Sequence[Range]:
     current = asked & (generation == need.generation)
     if not need.full:
         current &= UNSURE if need.rolling is None else UNSURE | (_CLEAN & rolled(need.rolling))
-    other = asked & UNCLEAN if need.patient else asked
+    other = asked & _EXTENTS[need.extent]
     return (Range(generation.is_(None) & images.c.checked.is_(None), by_key),
             Range(other & (generation < need.generation), (generation, *by_time)),
             Range(other & (generation > need.generation), (generation, *by_time)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Self
 
 from maintenance.verdict import Answer, Verdict
@@ -70,6 +71,14 @@ class Rolling:
         return (row.full_checked or 0.0) < self.today - self.span * share / 1024
 
 
+class Extent(Enum):
+    """How much of what was checked by other definitions is due."""
+
+    ALL = "everything"
+    UNCLEAN = "what was not clean"
+    UNSURE = "what nobody could say anything about"
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
     """What makes an image due in one run."""
@@ -79,7 +88,7 @@ class Need:
     full: bool = False  # everything, current or not
     min_age: float = 0.0  # seconds; a younger image is due, and waits for a later run
     rolling: Rolling | None = None  # also what it calls for
-    patient: bool = False  # what is clean by other definitions waits for a later run, too
+    extent: Extent = Extent.ALL
 
     @property
     def grown(self) -> int:
