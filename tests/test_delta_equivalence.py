@@ -128,7 +128,8 @@ def clamscan(databases: Path, store: Path) -> tuple[int, set[str]]:
     """What clamscan says of every image: its status, and the names of those infected."""
     done = subprocess.run(
         ["clamscan", f"--database={databases}", "--no-summary", "--infected", "--recursive",
-         "--alert-exceeds-max=yes", store], capture_output=True, text=True, check=False)
+         "--alert-exceeds-max=yes", "--disable-cache", store],
+        capture_output=True, text=True, check=False)
     return done.returncode, {Path(path).name for path in re.findall(
         r"^(\S+): .* FOUND$", done.stdout, re.MULTILINE)}
 

@@ -41,7 +41,9 @@ class ScanOptions:
 
         How large an image may be is for those who ask to see to. What is inside of one
         (an appended archive, say) clamd 1.4 cuts off at MaxFileSize, and no alert tells of
-        that; of what is over MaxScanSize one does. So both are the same.
+        that; of what is over MaxScanSize one does. So both are the same. Its cache remembers
+        as clean what it found in an image that an exception (.fp) excuses, and then misses it
+        in the next; and we ask about each image once.
         """
         whole = max(self.max_file_size, INSIDE)
         return clamd_conf.write({
@@ -52,6 +54,7 @@ class ScanOptions:
             "MaxScanTime": int(self.timeout * 1000),
             "AlertExceedsMax": "yes",
             "DetectPUA": "no",
+            "DisableCache": "yes",
         })
 
 

@@ -11,12 +11,14 @@ from maintenance.monitoring import discovery
 from maintenance.monitoring.delivery import Delivery, pending
 from maintenance.shell.handover import delivery
 from maintenance.shell.job import Context, Job
+from maintenance.shell.purging import purge
 from maintenance.text import show
 from maintenance.times import DAY, Deadline, epoch, iso
 
 STATES = 2016  # that wait at most: a week of one every five minutes
 AT_ONCE = 60.0  # seconds after which the rest of a long outbox is left to the next run
 AGAIN = 3600.0 - 60  # seconds between discoveries; a minute for runs that start unevenly
+PURGING = 30.0  # seconds for telling caches what other jobs had no time to tell
 RUNS_KEPT = 30 * DAY
 
 
@@ -30,6 +32,7 @@ def checks(context: Context) -> ChecksReport:
     now = time.time()
     if not options.dry_run:
         context.ledger.forget_runs(now - RUNS_KEPT)
+        purge(context, PURGING)
     if not context.config.zabbix.servers and not options.print:
         return report
     situation = Situation.of(context, now)

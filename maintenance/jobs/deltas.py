@@ -11,7 +11,7 @@ from maintenance.clamav.difference import FullNeeded
 from maintenance.clamav.scanner import MOST
 from maintenance.errors import EngineError, ToolError
 from maintenance.jobs.delta_scan import DeltaScan
-from maintenance.jobs.engines import Engine, lacks_memory
+from maintenance.jobs.engines import Engine, lacks_memory, proven_engine
 from maintenance.jobs.generation import Definitions, facts_below, scan_options, uses_system_engine
 from maintenance.jobs.open_store import OpenStore
 from maintenance.jobs.rescan_report import RescanReport
@@ -38,13 +38,19 @@ class Deltas:
 
     def run(self) -> None:
         """Ask; what is left due needs a full scan, for the reason in the report's ``why``."""
-        older = {number for one in self.opened
-                 for number in one.images.older(one.need(self.need))}
+        older = self._older()
+        if older and uses_system_engine(self.context.config):
+            with proven_engine(self.context.config, self.definitions):
+                pass  # what the host scans with has to have them, too, before anything is booked
         for number in sorted(older, reverse=True):
             if not self.deadline.passed:
                 self._from(number)
         facts_below(self.context.config.state).prune(
             {*self.context.ledger.generations.in_use(), self.definitions.fingerprint})
+
+    def _older(self) -> set[int]:
+        return {number for one in self.opened
+                 for number in one.images.older(one.need(self.need))}
 
     def _from(self, older: int) -> None:
         """Bring up to date what was checked at generation ``older``, or say why it cannot be."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from maintenance.ledger import purges
 from maintenance.ledger.coverage import covered
 from maintenance.ledger.database import plain_rows, reading
 from maintenance.ledger.due import open_to_delta, ranges, rolled, young
@@ -34,9 +35,10 @@ _HERE = images.c.missing_since.is_(None)
 class Images:
     """The images of one store. Every method is its own short transaction."""
 
-    def __init__(self, engine: sa.Engine, store: str) -> None:
+    def __init__(self, engine: sa.Engine, store: str, notes_purges: bool = False) -> None:
         self._engine = engine
         self._store = store
+        self._notes_purges = notes_purges
         self._mine = images.c.store == store
         self.missing = Missing(engine, store)
 
@@ -151,6 +153,8 @@ class Images:
         with self._engine.begin() as connection:
             connection.execute(sa.delete(images).where(
                 self._mine, images.c.key == key, images.c.inode == stamp[0]))
+            if self._notes_purges:
+                purges.note(connection, self._store, [key])
 
     def find(self, key: bytes) -> ImageRow | None:
         """Return one row."""

@@ -15,6 +15,7 @@ from maintenance.ledger.generations import Generations
 from maintenance.ledger.images import Images
 from maintenance.ledger.optimized import Optimized
 from maintenance.ledger.outbox import Outbox
+from maintenance.ledger.purges import Purges
 from maintenance.ledger.schema import outbox, runs, undone
 
 BATCH = 1000  # rows of one statement
@@ -54,6 +55,8 @@ class Ledger:
         self.rebuilt = opened.rebuilt
         self.generations = Generations(opened.engine)
         self.outbox = Outbox(opened.engine)
+        self.purges = Purges(opened.engine)
+        self.notes_purges = False  # of images that are replaced or taken out of their stores
 
     @classmethod
     def open(cls, state: Path) -> Self:
@@ -74,11 +77,11 @@ class Ledger:
 
     def images(self, store: str) -> Images:
         """Return the images of ``store``."""
-        return Images(self._engine, store)
+        return Images(self._engine, store, self.notes_purges)
 
     def optimized(self, store: str, recipe: str) -> Optimized:
         """Return what is to be known of the images of ``store`` by the optimiser."""
-        return Optimized(self._engine, store, recipe)
+        return Optimized(self._engine, store, recipe, self.notes_purges)
 
     def record_run(self, run: Run, *, send: bool) -> None:
         """Record a finished run and, when ``send``, queue its result for Zabbix.

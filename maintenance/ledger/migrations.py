@@ -9,11 +9,14 @@ _STEPS = {
     1: ("ALTER TABLE images ADD COLUMN optimized_ctime_ns INTEGER",
         "ALTER TABLE images ADD COLUMN kept_reason TEXT",
         "CREATE INDEX images_size ON images (store, size)"),
-    # Only indexes change; the table that goes held notes that did not outlive a walk.
+    # The table that goes held notes that did not outlive a walk.
     2: ("DROP INDEX images_checked",
         "DROP INDEX images_infected",
         "DROP INDEX images_size",
         "DROP TABLE missing",
+        "CREATE TABLE purges (number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,"
+        ' store TEXT NOT NULL, "key" BLOB NOT NULL, since FLOAT NOT NULL)',
+        'CREATE UNIQUE INDEX purges_image ON purges (store, "key")',
         'CREATE INDEX images_due ON images (store, generation, checked, "key",'
         " missing_since, ctime_ns)",
         'CREATE INDEX images_unsure ON images (store, generation, checked, "key")'

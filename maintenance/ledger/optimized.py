@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from maintenance.ledger import purges
 from maintenance.ledger.database import reading
 from maintenance.ledger.rows import STAMP, Stamp
 from maintenance.ledger.schema import images
@@ -70,9 +71,11 @@ class Optimized:
     under this recipe. All others are due, but for infected ones.
     """
 
-    def __init__(self, engine: sa.Engine, store: str, recipe: str) -> None:
+    def __init__(self, engine: sa.Engine, store: str, recipe: str, notes_purges: bool = False
+                 ) -> None:
         self._engine = engine
         self._store = store
+        self._notes_purges = notes_purges
         self._recipe = recipe
         self._mine = images.c.store == store
         self._dealt_with = sa.and_(
@@ -143,6 +146,8 @@ class Optimized:
                                         images.c.sha256 == settled.sha256)
                 .values(**dict(zip(STAMP, now, strict=True)), optimized_ctime_ns=now[3],
                         missing_since=None, **checked))
+            if self._notes_purges:
+                purges.note(connection, self._store, [settled.key])
 
     def _facts(self, settled: Settled) -> dict[str, object]:
         return {"recipe": self._recipe, "optimized_size": settled.stamp[1],

@@ -89,6 +89,16 @@ runs = sa.Table(
 )
 sa.Index("runs_job", runs.c.job, runs.c.number)
 
+purges = sa.Table(
+    "purges", metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("store", sa.Text, nullable=False),
+    sa.Column("key", sa.LargeBinary, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+sa.Index("purges_image", purges.c.store, purges.c.key, unique=True)
+
 outbox = sa.Table(
     "outbox", metadata,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),

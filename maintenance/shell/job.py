@@ -74,6 +74,7 @@ class Context:
             from maintenance.ledger.ledger import Ledger  # noqa: PLC0415 - see above
 
             self._ledger = Ledger.open(self.config.state)
+            self._ledger.notes_purges = bool(self.config.notify.purge_url)
             if self._ledger.rebuilt:
                 self.trouble(self._ledger.rebuilt)
         return self._ledger

@@ -23,6 +23,7 @@ from maintenance.shell import account, logs, options, result, signals
 from maintenance.shell.job import Context, Job
 from maintenance.shell.lock import only_one
 from maintenance.shell.progress import Progress
+from maintenance.shell.purging import purge
 from maintenance.text import show
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ def _ready(job: Job, context: Context, now: float) -> Iterator[None]:
                 importlib.import_module("maintenance.ledger.ledger")
             if job.records:
                 importlib.import_module("maintenance.shell.handover")
+                if context.config.notify.purge_url:
+                    importlib.import_module("maintenance.monitoring.purge")
                 context.heartbeat = _heartbeat(job, context)
             become(None if job.resident else who)
         yield
@@ -202,4 +205,5 @@ def _leave(ending: result.Ending, context: Context) -> int:
         from maintenance.shell.handover import hand_over  # noqa: PLC0415 - not for uploads
 
         hand_over(context)
+        purge(context)
     return ending.status
