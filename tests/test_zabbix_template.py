@@ -1,6 +1,7 @@
 """The template on a real Zabbix: imported by its script, fed by real jobs, its alarms heard."""
 
 import json
+import os
 import sqlite3
 import time
 from contextlib import contextmanager
@@ -263,6 +264,19 @@ def test_uploads_that_are_not_scanned_ring(watched):
         watched.checks()
         watched.wait_for("imagewarden.upload.engine", "0")
         assert not watched.rings("upload.away")
+
+
+def test_hits_that_nobody_counts_ring(watched):
+    spool = watched.site.state / "spool/hits"
+    spool.mkdir(parents=True, exist_ok=True)
+    left = spool / f"{'0' * 32}.hits"
+    left.write_text("2026-11-25\ta.jpg\t\n")
+    os.utime(left, (time.time() - 7200,) * 2)
+    watched.checks()
+    watched.wait_for_alarm("hits")
+    watched.run("flush-hits")
+    watched.checks()
+    watched.wait_for_silence("hits")
 
 
 def test_work_without_a_sandbox_rings(watched):

@@ -8,12 +8,14 @@ from itertools import islice
 from maintenance.clamav.connection import Clamd
 from maintenance.errors import Exit, LedgerError
 from maintenance.jobs.coverage import HEADS, table
+from maintenance.jobs.hits_state import counting, most_seen
 from maintenance.jobs.quarantines import holdings, totals
 from maintenance.jobs.walking import chosen_stores
 from maintenance.ledger.generations import Generation
 from maintenance.ledger.rows import Coverage
 from maintenance.settings import Config, Store
 from maintenance.shell.job import Context, Job
+from maintenance.shell.options import natural
 from maintenance.text import show
 from maintenance.times import iso
 from maintenance.verdict import Verdict
@@ -23,6 +25,7 @@ ROOM = {"name": "store", "bytes": "size", "bytes_saved": "saved by optimising",
         "quarantined": "in quarantine"}
 DATABASES = {"name": "database", "version": "version", "signatures": "signatures",
              "built": "built", "checked": "checked"}
+TOP = {"image": "most seen images", "hits": "hits"}
 JOBS = {"job": "job", "outcome": "outcome", "finished": "finished",
         "last_success": "last success"}
 
@@ -37,6 +40,8 @@ class StatusReport:
     outbox: Mapping[str, object]
     quarantine: Mapping[str, object]
     upload: Mapping[str, object]
+    hits: Mapping[str, object]
+    top: Sequence[Mapping[str, object]] | None = None  # None: nobody asked
     named: Sequence[str] = ()
     errors: Sequence[str] = ()
 
@@ -47,7 +52,8 @@ class StatusReport:
     def members(self) -> dict[str, object]:
         """Return the whole state."""
         return {"stores": self.stores, "definitions": self.definitions, "jobs": self.jobs,
-                "outbox": self.outbox, "quarantine": self.quarantine, "upload": self.upload}
+                "outbox": self.outbox, "quarantine": self.quarantine, "upload": self.upload,
+                "hits": self.hits, **({} if self.top is None else {"top": self.top})}
 
     def summary(self) -> Iterator[str]:
         """Yield tables, what is wrong with each right below it; all times are UTC."""
@@ -64,6 +70,8 @@ class StatusReport:
         if self.jobs:
             yield f"\nlast runs (times are UTC):\n{table(self.jobs, JOBS)}"
             yield from self.errors
+        if self.top:
+            yield f"\n{table(self.top, TOP)}"
 
     def alerts(self) -> Iterator[str]:
         """Yield nothing: what is shown says it all."""
@@ -77,7 +85,12 @@ def store_status(context: Context) -> StatusReport:
         raise LedgerError(f"{show(context.config.state)}: not there yet;"
                           " the first update-definitions makes it")
     state = state_of(context, stores)
-    return replace(state, named=[line for store in stores for line in _named(context, store)],
+    top = None
+    if context.options.top:
+        with context.going_on():
+            top = most_seen(context, context.options.top)
+    return replace(state, top=top,
+                   named=[line for store in stores for line in _named(context, store)],
                    errors=[line for run in state.jobs for line in _error(context, run)])
 
 
@@ -98,7 +111,8 @@ def state_of(context: Context, stores: Sequence[Store]) -> StatusReport:
           "last_success": iso(run.last_success)} for run in ledger.last_runs()],
         {"waiting": waiting, "set_aside": set_aside, "oldest": iso(oldest)},
         totals(held),
-        _upload(context.config))
+        _upload(context.config),
+        counting(ledger, context.config.hits_spool))
 
 
 def _store(name: str, known: Coverage, quarantined: int | None) -> dict[str, object]:
@@ -145,6 +159,7 @@ def _definitions(generation: Generation | None) -> dict[str, object]:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="NAME", help="only this store")
+    parser.add_argument("--top", type=natural, metavar="N", help="also the N most seen images")
 
 
 JOB = Job(script="store-status", name="store-status", run=store_status, options=_options,

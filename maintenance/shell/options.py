@@ -52,3 +52,10 @@ def duration(text: str) -> float:
         return float(Duration(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def natural(text: str) -> int:
+    """Read a number of things given on the command line, at least one."""
+    if not re.fullmatch(r"0*[1-9]\d{0,8}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)

@@ -56,9 +56,9 @@ def plants() -> list[Plant]:
     return [Plant(kind, chance.randbytes(32)) for kind in ("hdb", "hsb", "ndb", "ldb")]
 
 
-def make(directory: Path, count: int, planted: Sequence[Planted]) -> None:
+def make(directory: Path, count: int, planted: Sequence[Planted], seed: int = 0) -> None:
     """Write ``count`` signatures into ``directory``, those that find ``planted`` among them."""
-    chance = Random(SEED + 1)
+    chance = Random(SEED + 1 + seed)
     for kind, share in SHARES.items():
         ours = [one.line for one in planted if one.kind == kind]
         number = max(1, count * share // 100 - len(ours))

@@ -149,6 +149,13 @@ TRIGGERS = (
         " says when it answers. A host without uploads: set {$IMAGEWARDEN.UPLOAD.WANTED} to 0 for"
         " it.", after=("nodata",)),
     Trigger(
+        "hits", "Hits wait for longer than {$IMAGEWARDEN.HITS.AGE}",
+        "last(@hits.waiting)>0 and now()-last(@hits.waiting)>{$IMAGEWARDEN.HITS.AGE}", WARNING,
+        "The application counts hits and nobody brings them into the database: the spool grows."
+        " No hit is lost as long as it has room.",
+        "`imagewarden-flush-hits` says why: the database is away, or cron does not start it (a line"
+        " for it stands in docs/hits.md).", after=("nodata",), opdata="{ITEM.LASTVALUE1}"),
+    Trigger(
         "sandbox", "Images are parsed without a sandbox",
         'last(@optimize.sandbox)="off" and {$IMAGEWARDEN.SANDBOX.WANTED}=1', WARNING,
         "The last night's images were read under limits only: bubblewrap is not installed, not"
