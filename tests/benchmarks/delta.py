@@ -6,7 +6,8 @@
 
 Both start an engine of their own, as a run from cron does: everything is in the time. Three
 quarters of the signatures are in files that the update does not touch, as in main.cvd, the
-rest in files that it does, as in daily.cvd. The second form measures only how long finding out what is new takes, and its memory.
+rest in files that it does, as in daily.cvd. The second form measures only how long finding
+out what is new takes, and its memory.
 """
 
 import argparse
