@@ -487,3 +487,43 @@ def test_doctor_knows_the_spool_and_the_database(counting):
     found = row()
     assert found["state"] == "failed"
     assert "secret" not in found["detail"]
+
+
+def test_the_state_tells_since_when_hits_wait(counting):
+    def state():
+        return counting.run("store-status", "--json").json["hits"]
+
+    assert state() == {"total": 0, "spool_bytes": 0, "waiting_since": None}
+    hit(counting, "view('a'); view('b')")
+    waits = state()
+    jobs = counting.run("store-status", "--json").json["jobs"]
+    assert waits["spool_bytes"] > 0
+    assert waits["waiting_since"] == next(one["finished"] for one in jobs if one["job"] == "hits")
+    flush(counting)
+    assert state() == {"total": 2, "spool_bytes": 0, "waiting_since": None}
+
+
+def test_before_the_first_flush_hits_wait_since_they_came(site):
+    site.update()
+    spool = site.state / "spool/hits"
+    spool.mkdir(parents=True)
+    (spool / f"{'0' * 32}.hits").write_text("2026-11-25\ta\t\n")
+    os.utime(spool / f"{'0' * 32}.hits", (10**9, 10**9))
+    assert site.run("store-status", "--json").json["hits"] == {
+        "total": None, "spool_bytes": 14, "waiting_since": "2001-09-09T01:46:40Z"}
+
+
+def test_the_most_seen_images_are_named_when_somebody_asks(counting):
+    hit(counting, "[view(name) for name in 'cabaab']")
+    flush(counting)
+    ended = counting.run("store-status", "--top", "2", "--json")
+    assert ended.json["top"] == [{"image": "a", "hits": 3}, {"image": "b", "hits": 2}]
+    assert "most seen images" in counting.run("store-status", "--top=2").out
+    assert "top" not in counting.run("store-status", "--json").json
+    assert counting.run("store-status", "--top", "0").status == 2
+    counting.settings["hits"] = {"database": "postgresql://me:secret@127.0.0.1:1/db"}
+    counting.write_config()
+    away = counting.run("store-status", "--top", "1")
+    assert (away.status, away.err.count("\n")) == (1, 1)
+    assert "secret" not in away.err
+    assert "uploads" in away.out, "the rest is shown all the same"

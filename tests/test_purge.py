@@ -94,7 +94,7 @@ def cached(site, cache):
     """A site with a cache in front of it, and an image that can be made smaller."""
     site.settings |= {"notify": {"purge_url": cache.url}, "optimize": {"window": ""}}
     site.write_config()
-    site.image("sub/a b.jpg", jpeg(size=(400, 300), quality=98))
+    site.image("sub/a b.jpg", jpeg(size=(400, 300)))
     site.update()
     return site
 
@@ -126,7 +126,7 @@ def test_a_cache_that_is_silent_holds_the_job_up_for_seconds_and_is_told_later(c
     cache.released.set()
     cache.told.clear()
     assert cached.run("send-checks").status == 0
-    assert (cache.told, waiting(cached)) == ([("POST", "/purge/uploads/sub/a%20b.jpg")], 0)
+    assert (set(cache.told), waiting(cached)) == ({("POST", "/purge/uploads/sub/a%20b.jpg")}, 0)
 
 
 def test_without_a_url_nothing_is_noted(site):

@@ -69,7 +69,7 @@ class Serving:
         """Remember what the definitions hold; without that the next ones mean full scans."""
         try:
             self.definitions.remember(self.context.config.state)
-        except ToolError as error:
+        except (ToolError, PermissionError) as error:
             self.context.log.warning("%s", error)
 
     def _ask_in_full(self, need: Need) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from maintenance.clamav.connection import Clamd
-from maintenance.errors import Exit, LedgerError
+from maintenance.errors import Exit, ImagewardenError, LedgerError
 from maintenance.jobs.coverage import HEADS, table
 from maintenance.jobs.hits_state import counting, most_seen
 from maintenance.jobs.quarantines import holdings, totals
@@ -87,8 +87,10 @@ def store_status(context: Context) -> StatusReport:
     state = state_of(context, stores)
     top = None
     if context.options.top:
-        with context.going_on():
+        try:
             top = most_seen(context, context.options.top)
+        except ImagewardenError as error:  # the rest can be told all the same
+            context.trouble(str(error))
     return replace(state, top=top,
                    named=[line for store in stores for line in _named(context, store)],
                    errors=[line for run in state.jobs for line in _error(context, run)])

@@ -85,11 +85,12 @@ class Purging:
         """Return the status of the answer, or why there is none."""
         url = self.url.replace("{store}", quote(one.store, safe="")).replace(
             "{path}", quote_from_bytes(one.path))
+        method = self._method
         try:
-            status = _status(self._method, url)
-            if status in OTHER_METHOD and self._method == "POST":
-                self._method = "GET"
-                status = _status(self._method, url)
+            status = _status(method, url)
+            if status in OTHER_METHOD and method == "POST":
+                self._method = "GET"  # for those to come as well
+                status = _status("GET", url)
         except (requests.RequestException, ValueError) as error:
             return f"it cannot be reached ({type(error).__name__})"  # the text holds the URL
         return status
