@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,18 +18,19 @@ from maintenance.clamav.connection import Clamd
 from maintenance.clamav.databases import CANARY, snapshot
 from maintenance.clamav.proof import Proof
 from maintenance.jobs import slices
+from maintenance.jobs.delta_scan import DeltaScan
 from maintenance.jobs.engines import Engine
 from maintenance.jobs.inspection import DEADLY, Desk, Inspection
 from maintenance.jobs.slices import GenerationMoved
 from maintenance.jobs.store_scan import StoreScan
 from maintenance.ledger.ledger import Ledger
-from maintenance.ledger.rows import Need
+from maintenance.ledger.rows import Asked, Need
 from maintenance.settings import Clamav
 from maintenance.shell.progress import Progress
 from maintenance.store.identity import READ, stamp
 from maintenance.store.tree import NotAnImage, Tree, Vanished
 from maintenance.times import Deadline
-from maintenance.verdict import Verdict
+from maintenance.verdict import CLEAN, Verdict
 from tests.peers import Peer
 from tests.site import BAD, LATER, Site, body_signature, wait_until
 
@@ -308,3 +310,30 @@ def test_an_image_that_went_since_the_walk_is_missing_and_no_longer_due(tmp_path
         assert scan.run(Progress(), "s") is None
         assert (scan.scanned, scan.vanished) == (0, 1)
         assert (images.count_due(Need(1, 1.0)), images.coverage(1).missing) == (0, 1)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_what_changed_since_the_walk_is_left_to_a_full_scan(tmp_path, server, changed):
+    write(tmp_path, a=b"clean")
+    with row(tmp_path, "a") as images, Tree(tmp_path) as tree:
+        images.record_answers([Asked(b"a", images.find(b"a").stamp, CLEAN)], 1)
+        if changed:
+            write(tmp_path, a=b"not what it was")
+        need = Need(2, time.time() + 1)
+        scan = DeltaScan(tree, images, need, 1, None, SETTINGS, Deadline.after(0), lambda *_: None)
+        assert scan.run(engine(server), Progress(), "s") is None
+        found = images.find(b"a")
+        assert (scan.brought, found.verdict, found.generation) == (
+            (0, None, None) if changed else (1, Verdict.CLEAN, 2))
+        assert images.count_due(need) == changed
+
+
+def test_what_went_since_the_walk_is_missing_for_a_delta_scan_too(tmp_path, server):
+    write(tmp_path, a=b"clean")
+    with row(tmp_path, "a") as images, Tree(tmp_path) as tree:
+        images.record_answers([Asked(b"a", images.find(b"a").stamp, CLEAN)], 1)
+        (tmp_path / "a").unlink()
+        scan = DeltaScan(tree, images, Need(2, time.time() + 1), 1, None, SETTINGS,
+                         Deadline.after(0), lambda *_: None)
+        assert scan.run(engine(server), Progress(), "s") is None
+        assert (scan.brought, scan.vanished, images.coverage(2).missing) == (0, 1, 1)
