@@ -15,6 +15,8 @@ from maintenance.clamav.sources import Sources
 from maintenance.errors import ToolError
 from tests.processes import nobody
 
+pytestmark = pytest.mark.once  # what others fetch into the system's directory is seen by all
+
 HERE = Path("/var/lib/clamav")
 
 

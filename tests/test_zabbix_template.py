@@ -87,10 +87,11 @@ def test_an_infection_rings_until_somebody_closes_it(watched):
 
 
 def test_old_definitions_are_one_alarm_at_a_time(watched):
+    with watched.macro(DEFINITIONS_AGE_HIGH="1s", DEFINITIONS_AGE_WARN="1s"):
+        wait_until(lambda: watched.checks() and watched.rings("definitions.high"), PATIENCE)
+        assert not watched.rings("definitions.warn")
+    wait_until(lambda: watched.checks() and not watched.rings("definitions.high"), PATIENCE)
     with watched.macro(DEFINITIONS_AGE_WARN="1s"):
-        with watched.macro(DEFINITIONS_AGE_HIGH="1s"):
-            wait_until(lambda: watched.checks() and watched.rings("definitions.high"), PATIENCE)
-            assert not watched.rings("definitions.warn")
         wait_until(lambda: watched.checks() and watched.rings("definitions.warn"), PATIENCE)
         assert not watched.rings("definitions.high")
     wait_until(lambda: watched.checks() and not watched.rings("definitions.warn"), PATIENCE)

@@ -88,7 +88,7 @@ ITEMS = (
          "$.quarantine.brake", "text", otherwise="[]"),
     Item("upload.enabled", "Uploads: scanning is on", "state", "$.upload.enabled", "flag"),
     Item("upload.engine", "Uploads: clamd answers", "state", "$.upload.engine", "flag"),
-    Item("hits.total", "Hits: counted", "state", "$.hits.total"),
+    Item("hits.total", "Hits: counted", "state", "$.hits.total", otherwise="0"),
     Item("hits.spool", "Hits: size of the spool", "state", "$.hits.spool_bytes", units="B"),
     Item("hits.waiting", "Hits: waiting since", "state", "$.hits.waiting_since", "time"),
     *(item for job in KNOWN for item in of_run(job)),
