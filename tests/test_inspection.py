@@ -31,6 +31,7 @@ from maintenance.store.identity import READ, stamp
 from maintenance.store.tree import NotAnImage, Tree, Vanished
 from maintenance.times import Deadline
 from maintenance.verdict import CLEAN, Verdict
+from maintenance.window import Window
 from tests.peers import Peer
 from tests.site import BAD, LATER, Site, body_signature, wait_until
 
@@ -337,3 +338,19 @@ def test_what_went_since_the_walk_is_missing_for_a_delta_scan_too(tmp_path, serv
                          Deadline.after(0), lambda *_: None)
         assert scan.run(engine(server), Progress(), "s") is None
         assert (scan.brought, scan.vanished, images.coverage(2).missing) == (0, 1, 1)
+
+
+@pytest.mark.parametrize(("window", "full", "asked"), [
+    ("", False, 1), ("closed", False, 0), ("closed", True, 1)])
+def test_a_window_that_closes_in_the_middle_leaves_what_is_clean(tmp_path, server, window, full,
+                                                                asked):
+    hour = time.localtime().tm_hour
+    closed = f"{(hour + 3) % 24:02}:00-{(hour + 4) % 24:02}:00"
+    write(tmp_path, a=b"clean")
+    with row(tmp_path, "a") as images, Tree(tmp_path) as tree:
+        images.record_answers([Asked(b"a", images.find(b"a").stamp, CLEAN)], 1)
+        scan = StoreScan(tree, images, Need(2, time.time() + 1, full=full), engine(server),
+                         SETTINGS, Deadline.after(0), lambda *_: None,
+                         window=Window(closed if window else ""))
+        assert scan.run(Progress(), "s") is None
+        assert scan.scanned == asked

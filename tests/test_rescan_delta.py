@@ -198,6 +198,8 @@ def test_outside_its_window_what_is_clean_has_time_and_what_is_new_has_not(check
     status, result = checked.rescan()
     assert (status, counts(result)) == (4, (1, 0, 0, 2))
     assert found(result) == {"new.jpg": "Test.Bad.UNOFFICIAL"}
+    _, result = checked.rescan()
+    assert (counts(result), result["canary"]) == ((0, 0, 1, 2), None), "and starts no engine"
     checked.settings["rescan"] = {"window": f"{hour:02}:00-{(hour + 2) % 24:02}:00"}
     checked.write_config()
     assert counts(checked.rescan()[1]) == (2, 0, 1, 0)
