@@ -119,6 +119,7 @@ class Job:
     options: Callable[[argparse.ArgumentParser], None] = _no_options
     sections: tuple[str, ...] = ()  # of the configuration whose secrets it reads
     settings: type[msgspec.Struct] = Config  # the part of the configuration it looks at
+    load: Callable[[str | None], msgspec.Struct] | None = None  # reads it, where not as usual
     changes: bool = False  # takes --dry-run
     records: bool = True  # has a log, a lock, and a row in the ledger for every run
     remembers: bool = True  # opens the ledger

@@ -61,7 +61,8 @@ def _context(job: Job, chosen: argparse.Namespace, log: logging.Logger) -> Conte
         config = configuration.load(chosen.config, sections)
         host = config.zabbix.host or socket.gethostname()
     else:
-        part = configuration.load_part(chosen.config, job.sections, job.settings)
+        part = (configuration.load_part(chosen.config, job.sections, job.settings)
+                if job.load is None else job.load(chosen.config))
         config, host = cast(Config, part), socket.gethostname()
     bars = sys.stderr.isatty() and not chosen.quiet and not chosen.json
     script = Path(os.path.realpath(sys.argv[0]))
