@@ -22,5 +22,6 @@ MACROS = (
     Macro("LEFT.AGE", "14d", "A large store takes a dozen nights at first.", "optimize"),
     Macro("UPLOAD.WANTED", "1", "0: this host need not scan uploads."),
     Macro("UPLOAD.AGE", "10m", "How long the clamd of the uploads may be silent."),
+    Macro("UPLOAD.UNKNOWN.MAX", "10", "Uploads of an hour that may be without a verdict."),
     Macro("SANDBOX.WANTED", "1", "0: this host need not have a sandbox."),
 )
