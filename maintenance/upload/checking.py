@@ -32,33 +32,37 @@ def check(upload: Upload, *, timeout: float | None = None) -> UploadVerdict:
     reading from ``upload`` raises.
     """
     try:
-        settings = _LIVE.settings()
+        now = settings()
     except ConfigError as error:
         return UploadVerdict("unknown", accepted=False, status=Exit.INCOMPLETE,
                              reason=str(error), cause="configuration")
-    verdict = checked(settings, upload, settings.upload.timeout if timeout is None else timeout)
-    tally(settings, verdict)
+    verdict = checked(now, upload, now.upload.timeout if timeout is None else timeout)
+    tally(now, verdict)
     return verdict
 
 
-def checked(settings: UploadSettings, upload: Upload, timeout: float) -> UploadVerdict:
-    """Return the verdict by ``settings``, and count nothing; raises as ``check`` does."""
-    if not settings.upload.enabled:
+def checked(now: UploadSettings, upload: Upload, timeout: float) -> UploadVerdict:
+    """Return the verdict by the settings ``now``, and count nothing; raises as ``check`` does."""
+    if not now.upload.enabled:
         return judging.off()
     begun = time.monotonic()
     try:
-        with opened(upload, judging.greatest_size(settings)) as source:
-            said = _POOL.ask(Clamd(settings.clamav.socket), source, timeout)
+        with opened(upload, judging.greatest_size(now)) as source:
+            said = _POOL.ask(Clamd(now.clamav.socket), source, timeout)
     except TooLarge:
-        return judging.too_large(settings, time.monotonic() - begun)
-    return judging.judged(settings, said, time.monotonic() - begun)
+        return judging.too_large(now, time.monotonic() - begun)
+    return judging.judged(now, said, time.monotonic() - begun)
 
 
 def rules() -> Rules:
     """Return what an upload has to keep to; raises ConfigError."""
-    settings = _LIVE.settings()
-    return Rules(judging.greatest_size(settings), settings.upload.types,
-                 settings.upload.max_pixels)
+    now = settings()
+    return Rules(judging.greatest_size(now), now.upload.types, now.upload.max_pixels)
+
+
+def settings() -> UploadSettings:
+    """Return the settings of the moment; raises ConfigError when there never were any."""
+    return _LIVE.settings()
 
 
 def _forget() -> None:
