@@ -64,9 +64,11 @@ class _Full(Protocol):
     """What those get for whom there is no room."""
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """Say so, and hang up."""
-        cast(Transport, transport).write(FULL)
-        transport.close()
+        """Say so, and hang up: not before a request has come, whose answer would be lost."""
+        connection = cast(Transport, transport)
+        connection.write(FULL)
+        connection.write_eof()
+        asyncio.get_running_loop().call_later(LINGERING, connection.close)
 
 
 @dataclass(slots=True)
@@ -99,12 +101,17 @@ class Listener:
         loop, path = asyncio.get_running_loop(), self.place.path
         server = cast(web.Server, runner.server)
 
+        begun: set[Protocol] = set()  # that the server does not know yet
+
         def connected() -> Protocol:
-            taken = len(server.connections)
-            self.scans.metrics.connections.set(taken)
-            if taken >= self.most:
+            known = set(server.connections)
+            self.scans.metrics.connections.set(len(known))
+            if len(known | begun) >= self.most:
                 return _Full()
             made = server()
+            begun.add(made)
+            # The loop tells the server of it with its next turn; with the one after we forget it.
+            loop.call_soon(loop.call_soon, begun.discard, made)
             loop.call_later(SILENT, _give_up, made)
             return made
 
