@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from maintenance.accounts import Account
 from maintenance.errors import Exit, ImagewardenError, LedgerError, NoRoom
-from maintenance.programs import Account
 from maintenance.settings import Config
 from maintenance.shell.progress import Progress
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from maintenance import config as configuration
+from maintenance.accounts import PATH, Account
 from maintenance.errors import Busy, ConfigError, Exit, ImagewardenError, UsageError
 from maintenance.forks import become
-from maintenance.programs import PATH, Account
 from maintenance.settings import Config
 from maintenance.shell import account, logs, options, result, signals
 from maintenance.shell.job import Context, Job

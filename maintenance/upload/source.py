@@ -2,11 +2,11 @@
 
 import os
 import stat
-import tempfile
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from maintenance.clamav import protocol
 from maintenance.errors import ImagewardenError
@@ -153,7 +153,8 @@ def _of_object(file: _File, limit: int) -> Iterator[Source]:
 def _descriptor(file: _File) -> int | None:
     """Return the descriptor behind a file object, when it is one of a regular file."""
     # fileno() of one that is still in memory would write it to the disk.
-    if isinstance(file, tempfile.SpooledTemporaryFile) and not cast(Any, file)._rolled:
+    tempfile = sys.modules.get("tempfile")  # 5 ms to import, and who has such a file has done so
+    if tempfile and isinstance(file, tempfile.SpooledTemporaryFile) and not file._rolled:
         return None
     try:
         fd = int(file.fileno())
