@@ -92,6 +92,25 @@ def test_every_kind_of_file_is_scanned_whole_and_stays_where_it_stood(guarded, k
         file.close()
 
 
+def test_what_python_has_not_written_yet_is_scanned_too(guarded):
+    with tempfile.TemporaryFile() as file:
+        file.write(BAD)
+        assert check(file).verdict == "infected"
+
+
+def test_a_forked_child_begins_without_its_parent_s_locks_and_sessions(guarded):
+    pool, bad = Pool(), guarded.image("bad.jpg", BAD)
+    ask(pool, guarded, bad)
+    [kept] = pool._idle
+    pool._turn.acquire()
+    for _ in range(pooling.MOST):
+        pool._room.acquire()
+    pool.forget()
+    assert (pool._idle, kept.session.link.fileno()) == ([], -1)
+    assert ask(pool, guarded, bad) == "infected"
+    pool.forget()
+
+
 def test_a_spooled_file_is_not_written_to_the_disk_for_it(guarded):
     with tempfile.SpooledTemporaryFile(max_size=2**20) as file:
         file.write(BAD)
@@ -325,6 +344,7 @@ def test_a_stream_over_clamds_limit_is_no_verdict_and_costs_no_later_one(app):
     with app.clamd(StreamMaxLength="1M"):
         verdict = check(io.BytesIO(bytes(3_000_000)))
         assert (verdict.verdict, verdict.cause) == ("unknown", "limit")
+        assert checking._POOL._idle == []
         assert check(io.BytesIO(BAD)).verdict == "infected"
 
 
@@ -339,6 +359,7 @@ def test_a_file_that_breaks_off_is_no_verdict_and_costs_no_later_one(guarded):
     verdict = check(Broken())
     assert (verdict.verdict, verdict.accepted) == ("unknown", False)
     assert "Input/output error" in verdict.reason
+    assert checking._POOL._idle == []
     assert check(io.BytesIO(BAD)).verdict == "infected"
 
 

@@ -168,6 +168,20 @@ def test_what_comes_while_a_file_is_taken_over_is_not_lost(place, ledger):
     assert not [one for one in spool(place).iterdir() if one.suffix in {".uploads", ".taken"}]
 
 
+def test_a_file_removed_just_before_it_is_held_gets_no_line(place, ledger, monkeypatch):
+    chosen, real = settings(place), tallying.hold
+
+    def late(fd):
+        monkeypatch.setattr(tallying, "hold", real)
+        folded(place, ledger)
+        return real(fd)
+
+    monkeypatch.setattr(tallying, "hold", late)
+    tally(chosen, CLEAN)
+    folded(place, ledger)
+    assert counts(ledger)[0] == {"clean": 1}
+
+
 def test_half_a_line_costs_no_other(place, ledger):
     path = put(place, lines((NOW, "clean", "", 1, ""))[:-4])
     with path.open("ab") as file:
