@@ -364,7 +364,7 @@ def versions(path, *replies):
                 link.sendall(reply + b"\0")
         server.close()
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     return thread
 
