@@ -72,6 +72,13 @@ def test_a_length_that_is_too_large_is_refused_before_the_body_comes(shared):
     assert got.startswith(b"HTTP/1.1 413 ")
 
 
+def test_a_body_without_an_end_is_refused_as_soon_as_it_is_too_large(shared):
+    size = 2**20 + 1
+    got = shared.send(b"POST /scan HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+                      b"Connection: close\r\n\r\n%x\r\n" % size + bytes(size), end=False)
+    assert got.startswith(b"HTTP/1.1 413 ")
+
+
 @pytest.mark.parametrize("data", [
     b"Content-Length: 100\r\n\r\nshort",
     b"Content-Length: -1\r\n\r\n",
