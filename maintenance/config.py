@@ -24,6 +24,10 @@ _Section = TypeVar("_Section", bound=msgspec.Struct)
 _Shape = TypeVar("_Shape", dict[str, Any], list[Any])
 
 
+class Unparsed(ConfigError):
+    """The file is not TOML, as one that is half written."""
+
+
 def load(path: str | None, sections: Collection[str] = ()) -> Config:
     """Read the file at ``path``, or else $IMAGEWARDEN_CONFIG, or else the usual one.
 
@@ -45,6 +49,16 @@ def load_part(path: str | None, sections: Collection[str], kind: type[_Section])
     known = settings_of(kind)
     table = {key: value for key, value in _table(text, file).items() if key in known}
     return _Reader(sections).section("", table, kind)
+
+
+def place(path: str | None) -> str:
+    """Return which file ``load`` would read."""
+    return _find(path)[0]
+
+
+def lines(path: str | None) -> list[str]:
+    """Return the lines of the file that ``load`` would read; raises ConfigError."""
+    return _text(path)[0].splitlines()
 
 
 def _text(path: str | None) -> tuple[str, str]:
@@ -105,9 +119,9 @@ def _table(text: str, file: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         end = f"at line {text.count(chr(10)) + 1}, the end"
         fault = str(error).replace("at end of document", end)
-        raise ConfigError(f"{show(file)}: not TOML: {fault}") from None
+        raise Unparsed(f"{show(file)}: not TOML: {fault}") from None
     except (ValueError, RecursionError):
-        raise ConfigError(f"{show(file)}: not TOML: too long a number or too deep a list") from None
+        raise Unparsed(f"{show(file)}: not TOML: too long a number or too deep a list") from None
 
 
 class _Reader:

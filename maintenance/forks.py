@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Collection
 
-from maintenance.programs import Account
+from maintenance.accounts import Account
 
 
 def settle(keep: Collection[int], account: Account | None = None) -> None:

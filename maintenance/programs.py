@@ -14,25 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
 
+from maintenance.accounts import PATH, Account
 from maintenance.errors import ToolError
 from maintenance.text import show
 
-PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
 TAIL = 16384  # bytes of a program's output worth keeping
 CLEARING = 5.0  # seconds besides the grace in which a keeper has killed what is left
 # Looked up once, at import: after dropping privileges our own files may be out of reach.
 _PYTHON = os.path.realpath(sys.executable)
 _KEEPER = Path(__file__).with_name("keeper.py").read_text(encoding="utf-8")
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Whom a child runs as; only root can ask for another than itself."""
-
-    uid: int
-    gid: int
-    groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,7 +229,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @property
     def upload_spool(self) -> Path:
         """Return the directory where uploads leave their counts."""
-        return self.upload.spool or self.state / "spool" / "upload"
+        return self.uploads.upload_spool
+
+    @property
+    def uploads(self) -> "UploadSettings":
+        """Return what a scan of an upload reads of it."""
+        return UploadSettings(user=self.user, state=self.state, clamav=self.clamav,
+                              upload=self.upload)
 
     @property
     def hits_spool(self) -> Path:
@@ -246,8 +252,14 @@ class UploadSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What an upload's scan reads: a mistake in any other section must not stop uploads."""
 
     user: str = ""
+    state: Path
     clamav: Clamav = Clamav()
     upload: Upload = Upload()
+
+    @property
+    def upload_spool(self) -> Path:
+        """Return the directory where uploads leave their counts."""
+        return self.upload.spool or self.state / "spool" / "upload"
 
 
 class HitsSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,12 +4,13 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
 
 from tests.processes import ENVIRONMENT, started
-from tests.site import BAD, Ended, answers, wait_until
+from tests.site import BAD, BIN, Ended, answers, wait_until
 
 
 @pytest.fixture
@@ -172,3 +173,30 @@ def test_a_mistake_in_another_section_does_not_stop_uploads(site):
     site.write_config(store={"path": 7})
     ended = site.run("scan-upload", site.config, "--json")
     assert (ended.status, ended.json["verdict"]) == (0, "off")
+
+
+def test_what_takes_long_to_import_is_not_imported(site):
+    code = (f"import sys; sys.path.insert(0, {str(BIN.parent)!r})\n"
+            "from maintenance.shell.main import main\n"
+            f"status = main('upload', [{str(site.config)!r}, '--config', {str(site.config)!r}])\n"
+            "print(status, *sys.modules)")
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True,
+                          env=ENVIRONMENT, check=False)
+    status, *modules = done.stdout.split()
+    assert status == "3", done
+    assert not {"sqlalchemy", "aiohttp", "PIL", "requests", "tqdm", "subprocess", "tempfile",
+                "asyncio"} & {*modules}
+
+
+def test_a_configuration_that_is_half_written_is_as_without_a_clamd(guarded):
+    path = guarded.image("a.jpg")
+    good = guarded.config.read_text()
+    for line, status in (("", 3), ('when_unavailable = "accept"', 0),
+                         ("  when_unavailable='accept' # for now", 0),
+                         ('# when_unavailable = "accept"', 3),
+                         ('when_unavailable = "refuse"', 3)):
+        guarded.config.write_text(f"{good}\n[upload]\n{line}\n[upl")
+        ended = guarded.run("scan-upload", path, "--json")
+        assert (ended.status, ended.json["verdict"]) == (status, "unknown")
+        assert "not TOML" in ended.json["reason"]
+        assert ended.err.count("\n") == 1

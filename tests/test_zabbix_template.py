@@ -280,6 +280,25 @@ def test_hits_that_nobody_counts_ring(watched):
     watched.wait_for_silence("hits")
 
 
+def test_uploads_without_a_verdict_and_an_old_engine_ring(watched):
+    path = watched.site.image("upload.jpg")
+    watched.checks()
+    watched.wait_for("imagewarden.upload.unknown", "0")
+    with watched.macro(UPLOAD_UNKNOWN_MAX="1"):
+        for _ in range(2):
+            assert watched.site.run("scan-upload", path).status == 3
+        watched.checks()
+        watched.wait_for("imagewarden.upload.unknown", "2")
+        watched.wait_for_alarm("upload.unknown")
+    state = json.loads(watched.last("imagewarden.state"))
+    state["upload"] |= {"engine": True, "engine_old": True}
+    watched.offer("imagewarden.state", json.dumps(state))
+    watched.wait_for_alarm("upload.old")
+    watched.checks()
+    watched.wait_for_silence("upload.old")
+    (watched.site.store / "upload.jpg").unlink()
+
+
 def test_work_without_a_sandbox_rings(watched):
     watched.site.settings["optimize"]["sandbox"] = "off"
     watched.site.write_config()

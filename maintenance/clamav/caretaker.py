@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from maintenance.accounts import Account
 from maintenance.clamav import housekeeping
 from maintenance.forks import settle
-from maintenance.programs import Account
 from maintenance.text import show
 
 _ORDER = 64 * 2**10  # bytes

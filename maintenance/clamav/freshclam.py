@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from maintenance.accounts import Account
 from maintenance.clamav import clamd_conf, housekeeping
 from maintenance.clamav.command_line import option
 from maintenance.clamav.sources import Sources
-from maintenance.programs import Account, How, Limits, run_into
+from maintenance.programs import How, Limits, run_into
 from maintenance.text import show
 
 TIME_LIMIT = 3600.0  # seconds; a first download over a slow line takes minutes

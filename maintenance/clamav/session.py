@@ -34,9 +34,9 @@ class Pending(Generic[T]):
 class Session(Generic[T]):
     """Replies come in any order, and are matched by number; ``T``: what an asker calls his."""
 
-    def __init__(self, clamd: Clamd) -> None:
-        """Connect; raises OSError."""
-        self.link = clamd.connect(PATIENCE)
+    def __init__(self, clamd: Clamd, patience: float = PATIENCE) -> None:
+        """Connect, within ``patience`` seconds; raises OSError."""
+        self.link = clamd.connect(patience)
         self.link.setblocking(False)
         self.waiting: dict[int, Pending[T]] = {}
         self._passes = clamd.local

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from maintenance.accounts import Account
 from maintenance.demo.place import USER, Place
 from maintenance.errors import Busy, ImagewardenError, UsageError
-from maintenance.programs import Account
 from maintenance.text import show
 
 MARKER = ".imagewarden-demo"

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from maintenance.programs import Account
+from maintenance.accounts import Account
 
 USER = "www-data"  # whom the jobs and the application work as when root shows the demo
 

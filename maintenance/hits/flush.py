@@ -9,7 +9,7 @@ from datetime import date
 from maintenance.errors import ImagewardenError
 from maintenance.hits import line
 from maintenance.hits.database import Database
-from maintenance.hits.taking import Directory, Piece, Taken
+from maintenance.taking import Directory, Piece, Taken
 
 AT_ONCE = 100_000  # different lines of one transaction
 

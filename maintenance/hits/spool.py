@@ -5,7 +5,6 @@ The file is held by a shared kernel lock as long as somebody may still write to 
 its next hit, and begins another.
 """
 
-import fcntl
 import os
 import secrets
 import threading
@@ -13,9 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from maintenance.held import hold, stands
 from maintenance.hits import line
 
-FRESH, TAKEN = ".hits", ".taken"  # how the names of files end, before and after the take-over
+FRESH = ".hits"  # how the names of files end, before they are taken over
 ATTEMPTS = 5
 _NEW = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -62,7 +62,7 @@ class Spool:
     def _look(self, now: float) -> None:
         """See, once a second, that our file was not taken over, and which day it is."""
         with self._turn:
-            if self._fd < 0 or not self._stands(self._fd, self._name):
+            if self._fd < 0 or not stands(self._directory / self._name, self._fd):
                 self._begin()
             if lost := self._lost:
                 text = line.lost(lost)
@@ -75,13 +75,6 @@ class Spool:
             self._written = 0
             self._full()
 
-    def _stands(self, fd: int, name: str) -> bool:
-        try:
-            there = os.stat(self._directory / name)  # noqa: PTH116 - beside fstat
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(there, os.fstat(fd))
-
     def _begin(self) -> None:
         """Open a file that is certain to be read to its end.
 
@@ -93,7 +86,7 @@ class Spool:
             fd = os.open(self._directory / name, _NEW, 0o640)
             os.fchmod(fd, 0o640)  # whatever the umask: flush-hits may be another user
             # Until it is held, it may be taken for one that is finished, and removed.
-            if _held(fd) and self._stands(fd, name):
+            if hold(fd) and stands(self._directory / name, fd):
                 self._name = name
                 if self._fd < 0:
                     self._fd = fd
@@ -103,11 +96,3 @@ class Spool:
                 return
             os.close(fd)
         raise OSError
-
-
-def _held(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

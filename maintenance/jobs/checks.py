@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from maintenance.errors import Busy, MonitoringError
 from maintenance.jobs.checks_report import ChecksReport, Discovered
 from maintenance.jobs.situation import STATE, Situation
+from maintenance.jobs.upload_counts import fold
 from maintenance.monitoring import discovery
 from maintenance.monitoring.delivery import Delivery, pending
 from maintenance.shell.handover import delivery
@@ -33,6 +34,8 @@ def checks(context: Context) -> ChecksReport:
     if not options.dry_run:
         context.ledger.forget_runs(now - RUNS_KEPT)
         purge(context, PURGING)
+        with context.going_on():
+            report.folded = fold(context.config, context.ledger.uploads, now)
     if not context.config.zabbix.servers and not options.print:
         return report
     situation = Situation.of(context, now)
@@ -108,5 +111,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 JOB = Job(script="send-checks", name="checks", run=checks, options=_options, changes=True,
-          sections=("store", "clamav", "zabbix"), locked=lambda options: not options.print,
+          sections=("store", "clamav", "upload", "zabbix"),
+          locked=lambda options: not options.print,
           purpose="Send the state, and what waits in the outbox, to Zabbix.")

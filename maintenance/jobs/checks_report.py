@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 from maintenance.errors import Exit
+from maintenance.jobs.upload_counts import Folded
 from maintenance.monitoring.delivery import Delivery
 from maintenance.monitoring.values import Value
 from maintenance.times import epoch
@@ -46,6 +47,7 @@ class ChecksReport:
     values: Sequence[Value] | None = None  # shown instead of sent
     form: str | None = None
     complaint: str | None = None
+    folded: Folded = field(default_factory=Folded)
 
     def take(self, outgoing: Delivery) -> None:
         """Take over what a delivery came to."""
@@ -69,7 +71,8 @@ class ChecksReport:
             "values": [value.members() for value in self.values]}
         return {"server": self.server, "sent": self.sent, "waiting": self.waiting,
                 "set_aside": self.set_aside, "dropped": self.dropped, "refused": self.refused,
-                "refused_items": self.refused_items, "discovery": asdict(self.discovery), **shown}
+                "refused_items": self.refused_items, "discovery": asdict(self.discovery),
+                "uploads": asdict(self.folded), **shown}
 
     def summary(self) -> Iterator[str]:
         """Yield the values when they were asked for, else one line."""
@@ -87,5 +90,10 @@ class ChecksReport:
         """Yield what is lost, and what is refused when that is new."""
         if self.dropped:
             yield f"outbox: {self.dropped} values dropped that Zabbix never took"
+        if self.folded.set_aside:
+            yield (f"{self.folded.set_aside} lines of the spool of uploads are no counts:"
+                   " see set-aside.txt there")
+        for one in self.folded.undone:
+            yield f"spool of uploads: {one}"
         if self.complaint is not None:
             yield self.complaint

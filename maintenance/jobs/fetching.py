@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from maintenance.accounts import Account
 from maintenance.clamav import databases, freshclam
 from maintenance.clamav.caretaker import Caretaker, Refusal
 from maintenance.clamav.preflight import hindrance
@@ -15,7 +16,7 @@ from maintenance.clamav.sources import Sources
 from maintenance.errors import Busy, ImagewardenError, ToolError
 from maintenance.jobs.definitions_report import LINES, Freshclam
 from maintenance.masking import masked_url
-from maintenance.programs import TAIL, Account, tail
+from maintenance.programs import TAIL, tail
 from maintenance.settings import Config, Definitions
 from maintenance.shell.account import account_of, acting_as, ensure_directory
 from maintenance.shell.job import Context

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from maintenance.errors import Exit, ImagewardenError
 from maintenance.hits.database import Database
 from maintenance.hits.flush import Flush, Flushed
-from maintenance.hits.taking import Directory
+from maintenance.hits.spool import FRESH
 from maintenance.shell.job import Context, Job
+from maintenance.taking import Directory
 from maintenance.text import show
 
 
@@ -56,7 +57,7 @@ def flush_hits(context: Context) -> HitsReport:
     report.before = total if isinstance(total, int) else 0
     path = context.config.hits_spool
     _made(context)
-    with closing(Directory(path)) as directory, closing(
+    with closing(Directory(path, FRESH)) as directory, closing(
             Database(context.config.hits_database)) as database:
         if context.options.dry_run:
             context.log.warning("would count what is in %d files of %s",

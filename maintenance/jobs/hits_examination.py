@@ -5,9 +5,10 @@ from contextlib import closing
 
 from maintenance.errors import ImagewardenError
 from maintenance.hits.database import Database
-from maintenance.hits.taking import Directory
+from maintenance.hits.spool import FRESH
 from maintenance.jobs.examinations import Finding
 from maintenance.shell.job import Context
+from maintenance.taking import Directory
 from maintenance.text import show
 
 
@@ -18,7 +19,7 @@ def hits(context: Context) -> Iterator[Finding]:
         yield Finding("hits", "ok", "off: nothing has counted a hit yet")
         return
     try:
-        with closing(Directory(spool)) as directory:
+        with closing(Directory(spool, FRESH)) as directory:
             waiting = len(directory.tokens())
         with closing(Database(context.config.hits_database)) as database:
             database.check()

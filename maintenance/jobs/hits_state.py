@@ -6,10 +6,11 @@ from pathlib import Path
 
 from maintenance import config as configuration
 from maintenance.hits.database import Database
-from maintenance.hits.spool import FRESH, TAKEN
+from maintenance.hits.spool import FRESH
 from maintenance.ledger.ledger import Ledger
 from maintenance.settings import HitsSettings
 from maintenance.shell.job import Context
+from maintenance.taking import TAKEN
 from maintenance.times import iso
 
 

@@ -1,19 +1,20 @@
 """store-status: coverage, definitions and last runs at a glance."""
 
 import argparse
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from maintenance.clamav.connection import Clamd
 from maintenance.errors import Exit, ImagewardenError, LedgerError
+from maintenance.jobs import upload_counts, upload_engine
 from maintenance.jobs.coverage import HEADS, table
 from maintenance.jobs.hits_state import counting, most_seen
 from maintenance.jobs.quarantines import holdings, totals
 from maintenance.jobs.walking import chosen_stores
 from maintenance.ledger.generations import Generation
 from maintenance.ledger.rows import Coverage
-from maintenance.settings import Config, Store
+from maintenance.settings import Store
 from maintenance.shell.job import Context, Job
 from maintenance.shell.options import natural
 from maintenance.text import show
@@ -67,11 +68,20 @@ class StatusReport:
         yield f"\ndefinitions: generation {self.definitions['generation'] or 'none yet'}"
         if isinstance(databases, list) and databases:
             yield table(databases, DATABASES)
+        yield from self._uploads()
         if self.jobs:
             yield f"\nlast runs (times are UTC):\n{table(self.jobs, JOBS)}"
             yield from self.errors
         if self.top:
             yield f"\n{table(self.top, TOP)}"
+
+    def _uploads(self) -> Iterator[str]:
+        counts = self.upload["counts"]
+        if isinstance(counts, dict) and any(counts.values()):
+            told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+            yield f"\nuploads: {told}; last scanned: {self.upload['last_ok'] or 'never'}"
+        if self.upload["engine_old"]:
+            yield f"uploads: {upload_engine.OLD}"
 
     def alerts(self) -> Iterator[str]:
         """Yield nothing: what is shown says it all."""
@@ -113,7 +123,8 @@ def state_of(context: Context, stores: Sequence[Store]) -> StatusReport:
           "last_success": iso(run.last_success)} for run in ledger.last_runs()],
         {"waiting": waiting, "set_aside": set_aside, "oldest": iso(oldest)},
         totals(held),
-        _upload(context.config),
+        {**upload_engine.told(context.config, generation),
+         **upload_counts.told(ledger.uploads, time.time())},
         counting(ledger, context.config.hits_spool))
 
 
@@ -143,13 +154,6 @@ def _error(context: Context, run: Mapping[str, object]) -> Iterator[str]:
         yield f"{run['job']}: {error or 'failed'}"
 
 
-def _upload(config: Config) -> dict[str, object]:
-    """Tell whether uploads are scanned, and whether the clamd that they ask answers."""
-    enabled = config.upload.enabled
-    return {"enabled": enabled,
-            "engine": Clamd(config.clamav.socket).answers() if enabled else None}
-
-
 def _definitions(generation: Generation | None) -> dict[str, object]:
     if generation is None:
         return {"generation": None, "databases": []}
@@ -165,5 +169,5 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 JOB = Job(script="store-status", name="store-status", run=store_status, options=_options,
-          sections=("store", "clamav"), records=False, shows=True,
+          sections=("store", "clamav", "upload"), records=False, shows=True,
           purpose="Show how many images are checked against which definitions.")

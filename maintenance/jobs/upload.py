@@ -2,126 +2,99 @@
 
 import argparse
 import os
+import re
 import select
-import stat
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
 
+from maintenance import config as configuration
 from maintenance.clamav import protocol
-from maintenance.clamav.connection import Clamd
-from maintenance.errors import Exit, ImagewardenError
-from maintenance.settings import Config, UploadSettings
+from maintenance.errors import Exit
+from maintenance.settings import Upload, UploadSettings
 from maintenance.shell.job import Context, Job
 from maintenance.shell.options import duration
 from maintenance.text import show
-from maintenance.verdict import Answer, Verdict
+from maintenance.upload.checking import checked
+from maintenance.upload.judging import Said, UploadVerdict, greatest_size, judged
+from maintenance.upload.source import Source, Stalled, limited
+from maintenance.upload.tallying import tally
+from maintenance.verdict import unknown
+
+_ACCEPT = re.compile(r'\s*when_unavailable\s*=\s*["\']accept["\']\s*(?:#.*)?')
 
 
-class TooLarge(Exception):
-    """An upload is over ``max_size``; nothing more of it is read."""
+class Unparsed(UploadSettings, frozen=True, kw_only=True):
+    """What is left of a configuration that is no TOML."""
+
+    fault: str
 
 
 @dataclass(frozen=True, slots=True)
 class UploadReport:
-    """The verdict on one upload; ``word`` "off" means that nobody looked."""
+    """The verdict on one upload."""
 
-    word: str
-    exit_status: Exit
-    signature: str | None = None
-    reason: str | None = None
+    given: UploadVerdict
 
     def status(self) -> Exit:
         """Return what the application goes by."""
-        return self.exit_status
+        return self.given.status
 
     def members(self) -> dict[str, object]:
         """Return the verdict's part of the JSON result."""
-        return {"verdict": self.word, "signature": self.signature, "reason": self.reason}
+        return {"verdict": self.given.verdict, "signature": self.given.signature,
+                "reason": self.given.reason}
 
     def summary(self) -> Iterator[str]:
         """Yield the verdict when it is good news; ``alerts`` has the rest."""
-        if self.word in {"clean", "off"}:
-            yield self.word
+        if self.given.verdict in {"clean", "off"}:
+            yield self.given.verdict
 
     def alerts(self) -> Iterator[str]:
         """Yield why the upload should not be kept."""
-        if self.word not in {"clean", "off"}:
-            yield f"{self.word}: {show(self.signature or self.reason or '')}"
+        if self.given.verdict not in {"clean", "off"}:
+            yield f"{self.given.verdict}: {show(self.given.signature or self.given.reason or '')}"
 
 
 def scan_upload(context: Context) -> UploadReport:
     """Give one verdict within the time-out, or say that there is none."""
-    settings = context.config.upload
-    if not settings.enabled:
-        return UploadReport("off", Exit.DONE)
-    given = context.options.timeout
-    timeout = settings.timeout if given is None else given
-    try:
-        answer = _ask(context.config, context.options.file, timeout)
-    except TooLarge:
-        reason = f"larger than upload.max_size ({settings.max_size} bytes)"
-        return UploadReport("unknown", _unless_observed(settings.observe, Exit.REFUSED),
-                            reason=reason)
-    status = _unless_observed(settings.observe, _status(context.config, answer))
-    return UploadReport(answer.verdict.value, status, answer.signature, answer.reason)
+    settings = cast(UploadSettings, context.config)
+    if isinstance(settings, Unparsed):
+        return UploadReport(judged(settings, Said(unknown(settings.fault), "error"), 0.0))
+    given, file = context.options.timeout, context.options.file
+    timeout = settings.upload.timeout if given is None else given
+    upload = _stdin(greatest_size(settings), timeout) if file == "-" else file
+    verdict = checked(settings, upload, timeout)
+    tally(settings, verdict)
+    return UploadReport(verdict)
 
 
-def _unless_observed(observe: bool, status: Exit) -> Exit:
-    return Exit.DONE if observe else status
-
-
-def _status(config: Config, answer: Answer) -> Exit:
-    if answer.verdict is Verdict.UNKNOWN:
-        accept = config.upload.when_unavailable == "accept"
-        return Exit.DONE if accept else Exit.INCOMPLETE
-    return Exit.INFECTED if answer.verdict is Verdict.INFECTED else Exit.DONE
-
-
-def _ask(config: Config, file: str, timeout: float) -> Answer:
-    clamd = Clamd(config.clamav.socket)
-    limit = min(config.upload.max_size, config.clamav.max_file_size)
-    if file == "-":
-        return clamd.scan_stream(_pieces(sys.stdin.fileno(), limit, timeout), timeout)
-    fd = _open(file)
-    try:
-        if os.fstat(fd).st_size > limit:
-            raise TooLarge
-        if clamd.local:
-            return clamd.scan_descriptor(fd, timeout)
-        return clamd.scan_stream(_pieces(fd, limit, timeout), timeout)
-    finally:
-        os.close(fd)
-
-
-def _open(file: str) -> int:
-    try:
-        fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise ImagewardenError(f"{show(file)}: {error.strerror}") from None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise ImagewardenError(f"{show(file)}: not a regular file")
-    return fd
-
-
-def _pieces(fd: int, limit: int, timeout: float) -> Iterator[bytes]:
+def _stdin(limit: int, timeout: float) -> Source:
     deadline = time.monotonic() + timeout
-    size = 0
-    while chunk := _read(fd, deadline):
-        size += len(chunk)
-        if size > limit:
-            raise TooLarge
-        yield chunk
+    fd = sys.stdin.fileno()
+    return Source(lambda: limited(iter(lambda: _read(fd, deadline), b""), limit), again=False)
 
 
 def _read(fd: int, deadline: float) -> bytes:
-    """Read from a pipe that may stall; raises TimeoutError."""
+    """Read from a pipe that may stall; raises Stalled."""
     ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
     if not ready:
-        raise TimeoutError
+        raise Stalled
     return os.read(fd, protocol.CHUNK)
+
+
+def _settings(path: str | None) -> UploadSettings:
+    """Read the configuration; of one that is half written, what to do without a verdict."""
+    try:
+        return configuration.load_part(path, JOB.sections, UploadSettings)
+    except configuration.Unparsed as error:
+        accept = any(map(_ACCEPT.fullmatch, configuration.lines(path)))
+        # Nothing is opened any more: it does not matter whom root becomes.
+        return Unparsed(user="root", state=Path("/nonexistent"), fault=str(error),
+                        upload=Upload(when_unavailable="accept" if accept else "refuse"))
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -130,5 +103,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 JOB = Job(script="scan-upload", name="upload", run=scan_upload, options=_options,
-          sections=("clamav", "upload"), settings=UploadSettings, records=False, remembers=False,
+          sections=("clamav", "upload"), settings=UploadSettings, load=_settings, records=False,
+          remembers=False,
           purpose="Scan one upload: 0 clean, 4 infected, 3 no verdict, 5 too large.")

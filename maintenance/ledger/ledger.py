@@ -17,6 +17,7 @@ from maintenance.ledger.optimized import Optimized
 from maintenance.ledger.outbox import Outbox
 from maintenance.ledger.purges import Purges
 from maintenance.ledger.schema import outbox, runs, undone
+from maintenance.ledger.uploads import Uploads
 
 BATCH = 1000  # rows of one statement
 RECENT = 100  # runs that are looked at for a measure
@@ -56,6 +57,7 @@ class Ledger:
         self.generations = Generations(opened.engine)
         self.outbox = Outbox(opened.engine)
         self.purges = Purges(opened.engine)
+        self.uploads = Uploads(opened.engine)
         self.notes_purges = False  # of images that are replaced or taken out of their stores
 
     @classmethod

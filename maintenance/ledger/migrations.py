@@ -29,6 +29,10 @@ _STEPS = {
         " ('images', 'images_due', '1000000 1000000 100000 1000 1 1 1'),"
         " ('images', 'images_unsure', '1000 1000 1000 10 1'),"
         " ('images', 'images_unclean', '1000 1000 500 1')"),
+    3: ("CREATE TABLE uploads (hour INTEGER NOT NULL, kind TEXT NOT NULL,"
+        " count INTEGER NOT NULL, latest FLOAT NOT NULL, PRIMARY KEY (hour, kind)) WITHOUT ROWID",
+        "CREATE TABLE upload_spools (spool TEXT NOT NULL, file TEXT NOT NULL,"
+        " counted INTEGER NOT NULL, PRIMARY KEY (spool, file)) WITHOUT ROWID"),
 }
 
 

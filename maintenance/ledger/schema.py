@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-VERSION = 3
+VERSION = 4
 metadata = sa.MetaData()
 
 generations = sa.Table(
@@ -107,4 +107,22 @@ outbox = sa.Table(
     sa.Column("value", sa.Text, nullable=False),
     sa.Column("set_aside", sa.Text),  # why Zabbix will never take it
     sqlite_autoincrement=True,
+)
+
+# What uploads came to, by the hour since the epoch; 0: all that are long past.
+uploads = sa.Table(
+    "uploads", metadata,
+    sa.Column("hour", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("latest", sa.Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+# How much of each spool file is in `uploads`, written in the same transaction.
+upload_spools = sa.Table(
+    "upload_spools", metadata,
+    sa.Column("spool", sa.Text, primary_key=True),
+    sa.Column("file", sa.Text, primary_key=True),
+    sa.Column("counted", sa.Integer, nullable=False),
+    sqlite_with_rowid=False,
 )

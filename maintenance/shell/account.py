@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from maintenance.accounts import Account
 from maintenance.errors import ImagewardenError
-from maintenance.programs import Account
 from maintenance.text import show
 
 STATE_MODE = 0o700

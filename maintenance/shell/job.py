@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from maintenance.accounts import Account
 from maintenance.errors import Exit, ImagewardenError, LedgerError, NoRoom
-from maintenance.programs import Account
 from maintenance.settings import Config
 from maintenance.shell.progress import Progress
 
@@ -119,6 +119,7 @@ class Job:
     options: Callable[[argparse.ArgumentParser], None] = _no_options
     sections: tuple[str, ...] = ()  # of the configuration whose secrets it reads
     settings: type[msgspec.Struct] = Config  # the part of the configuration it looks at
+    load: Callable[[str | None], msgspec.Struct] | None = None  # reads it, where not as usual
     changes: bool = False  # takes --dry-run
     records: bool = True  # has a log, a lock, and a row in the ledger for every run
     remembers: bool = True  # opens the ledger

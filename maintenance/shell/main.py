@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from maintenance import config as configuration
+from maintenance.accounts import PATH, Account
 from maintenance.errors import Busy, ConfigError, Exit, ImagewardenError, UsageError
 from maintenance.forks import become
-from maintenance.programs import PATH, Account
 from maintenance.settings import Config
 from maintenance.shell import account, logs, options, result, signals
 from maintenance.shell.job import Context, Job
@@ -61,7 +61,8 @@ def _context(job: Job, chosen: argparse.Namespace, log: logging.Logger) -> Conte
         config = configuration.load(chosen.config, sections)
         host = config.zabbix.host or socket.gethostname()
     else:
-        part = configuration.load_part(chosen.config, job.sections, job.settings)
+        part = (configuration.load_part(chosen.config, job.sections, job.settings)
+                if job.load is None else job.load(chosen.config))
         config, host = cast(Config, part), socket.gethostname()
     bars = sys.stderr.isatty() and not chosen.quiet and not chosen.json
     script = Path(os.path.realpath(sys.argv[0]))

@@ -16,7 +16,8 @@ DASHBOARDS = (
         Widget("graph", "A night: bytes saved", (12, 0, 12, 6)),
         Widget("graph", "A night: images rescanned", (0, 6, 12, 6)),
         Widget("graph", "Run times", (12, 6, 12, 6)),
-        Widget("graph", "Outbox", (0, 12, 24, 5)))),
+        Widget("graph", "Outbox", (0, 12, 12, 5)),
+        Widget("graph", "Upload scan times", (12, 12, 12, 5)))),
     Dashboard("Bytes saved", (
         Widget("graph", "Bytes saved, by run", (0, 0, 24, 6)),
         Widget("graphs", "Store {#STORE}: size and what was saved", (0, 6, 24, 8),

@@ -71,6 +71,13 @@ def of_run(job: str) -> tuple[Item, ...]:
              f"{jobs}.last_success.first()", "time"))
 
 
+UPLOADS = (
+    ("clean", "clean so far"), ("infected", "infected so far"),
+    ("unknown", "without a verdict so far"), ("refused", "refused by a rule so far"),
+    ("off", "not scanned so far, by the switch"),
+    ("accepted", "accepted without a verdict so far"),
+    ("observed", "accepted so far because of observe"))
+
 STATE = Master("state", "State", "The JSON of store-status, every five minutes.", history="7d")
 MASTERS = (STATE, *(run(job) for job in KNOWN))
 
@@ -91,6 +98,14 @@ ITEMS = (
     Item("hits.total", "Hits: counted", "state", "$.hits.total", otherwise="0"),
     Item("hits.spool", "Hits: size of the spool", "state", "$.hits.spool_bytes", units="B"),
     Item("hits.waiting", "Hits: waiting since", "state", "$.hits.waiting_since", "time"),
+    Item("upload.engine_old", "Uploads: clamd's definitions are too old", "state",
+         "$.upload.engine_old", "flag", otherwise="false"),
+    Item("upload.last_ok", "Uploads: last scanned", "state", "$.upload.last_ok", "time"),
+    *(Item(f"upload.{kind}", f"Uploads: {words}", "state", f"$.upload.counts.{kind}")
+      for kind, words in UPLOADS),
+    *(Item(f"upload.seconds.{one}", f"Uploads: scan time, {one} of a day", "state",
+           f"$.upload.seconds.{one}", "share", "s", otherwise="0")
+      for one in ("p50", "p95", "p99")),
     *(item for job in KNOWN for item in of_run(job)),
     Item("definitions.freshclam", "Definitions: freshclam's outcome", "run[definitions]",
          "$.freshclam.outcome", "word"),
@@ -191,5 +206,8 @@ GRAPHS = (
         ("seconds[definitions]", "8E24AA"), ("seconds[rescan]", "1E88E5"),
         ("seconds[optimize]", "43A047"), ("seconds[checks]", "757575"))),
     Graph("Bytes saved, by run", (("optimize.saved", "43A047"),)),
+    Graph("Upload scan times", (
+        ("upload.seconds.p50", "43A047"), ("upload.seconds.p95", "FB8C00"),
+        ("upload.seconds.p99", "E53935"))),
     Graph("Outbox", (("outbox.waiting", "1E88E5"), ("outbox.set_aside", "FB8C00"))),
 )

@@ -23,5 +23,6 @@ MACROS = (
     Macro("UPLOAD.WANTED", "1", "0: this host need not scan uploads."),
     Macro("UPLOAD.AGE", "10m", "How long the clamd of the uploads may be silent."),
     Macro("HITS.AGE", "15m", "How long hits may wait to be counted."),
+    Macro("UPLOAD.UNKNOWN.MAX", "10", "Uploads of an hour that may be without a verdict."),
     Macro("SANDBOX.WANTED", "1", "0: this host need not have a sandbox."),
 )

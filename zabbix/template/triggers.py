@@ -156,6 +156,23 @@ TRIGGERS = (
         "`imagewarden-flush-hits` says why: the database is away, or cron does not start it (a line"
         " for it stands in docs/hits.md).", after=("nodata",), opdata="{ITEM.LASTVALUE1}"),
     Trigger(
+        "upload.old", "Uploads are scanned with definitions that are too old",
+        "last(@upload.engine_old)=1 and {$IMAGEWARDEN.UPLOAD.WANTED}=1", HIGH,
+        "The clamd that uploads ask works with definitions that are older than those on disk by"
+        " more than [definitions] fail_age: what is new since then is not found in uploads.",
+        "`systemctl restart clamav-daemon`; /var/log/clamav/clamav.log says why it did not"
+        " reload.", after=("nodata", "upload.away")),
+    Trigger(
+        "upload.unknown",
+        "More than {$IMAGEWARDEN.UPLOAD.UNKNOWN.MAX} uploads of an hour got no verdict",
+        "max(@upload.unknown,1h)-min(@upload.unknown,1h)>{$IMAGEWARDEN.UPLOAD.UNKNOWN.MAX}",
+        WARNING,
+        "clamd did not answer in time, not at all, or reached a limit. By [upload]"
+        " when_unavailable these uploads were refused, or saved without a look at them.",
+        "`imagewarden-store-status --json` counts the reasons under upload. For time-outs look at"
+        " the host's load and at [upload] timeout, for limits at `imagewarden-doctor`.",
+        after=("nodata", "upload.away")),
+    Trigger(
         "sandbox", "Images are parsed without a sandbox",
         'last(@optimize.sandbox)="off" and {$IMAGEWARDEN.SANDBOX.WANTED}=1', WARNING,
         "The last night's images were read under limits only: bubblewrap is not installed, not"

@@ -1,10 +1,9 @@
-"""The other end of the spool: files are taken over, read line by line, and removed.
+"""The reading end of a spool: files are taken over, read line by line, and removed.
 
-Whoever counts hits may write here, so nothing in it is believed: only regular files
-are opened, without following links, and lines that are not ours are set aside.
+Applications may write here, so nothing in it is believed: only regular files are
+opened, without following links, and lines that are not ours are set aside.
 """
 
-import fcntl
 import os
 import re
 import secrets
@@ -15,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maintenance.errors import ImagewardenError
-from maintenance.hits.spool import FRESH, TAKEN
+from maintenance.held import is_final
 from maintenance.text import show
 
-PIECE = 4 * 2**20  # bytes read at once; a longer line is no hit
+TAKEN = ".taken"  # how the names of files end after the take-over
+PIECE = 4 * 2**20  # bytes read at once; a longer line is none of ours
 IDENTITY = "identity"
 SET_ASIDE = "set-aside.txt"
 KEPT = 2**20  # bytes of lines set aside that are kept to be looked at
@@ -54,11 +54,11 @@ class Taken:
 
 
 class Directory:
-    """The spool as ``flush-hits`` sees it, for one run."""
+    """A spool, for one run; ``fresh``: how the names of files end that writers begin."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fresh: str) -> None:
         """Open it; raises ImagewardenError."""
-        self.path = path
+        self.path, self._fresh = path, fresh
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -93,20 +93,21 @@ class Directory:
     def tokens(self) -> list[str]:
         """Return the files that are there, fresh or taken, each by its number."""
         found = map(_NAME.fullmatch, os.listdir(self._fd))  # noqa: PTH208 - by descriptor
-        return sorted({one[1] for one in found if one and one[2] in {FRESH, TAKEN}})
+        return sorted({one[1] for one in found if one and one[2] in {self._fresh, TAKEN}})
 
     def take(self, token: str) -> Taken:
         """Take a file over; the caller closes its descriptor. Raises ImagewardenError."""
         try:
             with suppress(FileNotFoundError):  # taken by a run before
-                os.rename(token + FRESH, token + TAKEN, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+                os.rename(token + self._fresh, token + TAKEN,
+                          src_dir_fd=self._fd, dst_dir_fd=self._fd)
             fd = os.open(token + TAKEN, _READ, dir_fd=self._fd)
         except OSError as error:
             raise ImagewardenError(f"{show(token + TAKEN)}: {error.strerror}") from None
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise ImagewardenError(f"{show(token + TAKEN)}: not a regular file")
-        return Taken(token, fd, _is_final(fd))
+        return Taken(token, fd, is_final(fd))
 
     def remove(self, taken: Taken) -> None:
         """Remove a final file whose every line is counted."""
@@ -123,12 +124,3 @@ class Directory:
                     os.write(fd, show(line[:1024]).encode() + b"\n")
             finally:
                 os.close(fd)
-
-
-def _is_final(fd: int) -> bool:
-    """Tell whether no writer has it any more; they hold a shared lock as long as they do."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
