@@ -16,7 +16,7 @@ from tests.serving import form, serving
 from tests.site import answers, wait_until
 from tests.test_upload import uploads
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.once]
 
 # Assembled at run time: ClamAV's harmless test file must not lie in a checkout.
 EICAR = base64.b64decode("WDVPIVAlQEFQWzRcUFpYNTQoUF4pN0NDKTd9JEVJQ0FS"
