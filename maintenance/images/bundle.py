@@ -12,7 +12,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-OURS = ("__init__.py", "accounts.py", "errors.py", "text.py", "programs.py", "keeper.py", "images/*.py")
+OURS = ("__init__.py", "accounts.py", "errors.py", "text.py", "programs.py", "keeper.py",
+        "images/*.py")
 # Distribution's top-level name -> what of it is never imported by a worker.
 THEIRS = {
     "PIL": ("_avif*", "_imagingcms*", "_imagingft*", "_imagingtk*", "_imagingmath*",
