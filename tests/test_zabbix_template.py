@@ -508,7 +508,7 @@ def test_every_widget_shows_something(watched):
                 assert shown, widget
                 assert all(values[item["itemid"]] for one in shown for item in one["items"])
             seen += 1
-    assert seen == 13
+    assert seen == 14
 
 
 def test_a_host_that_says_nothing_rings_and_so_do_jobs_that_never_ran(silent):
