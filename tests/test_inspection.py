@@ -139,7 +139,8 @@ def test_what_cannot_be_opened_is_unknown_and_what_is_gone_is_told(tmp_path, ser
 
 
 @pytest.mark.parametrize("count", [3, 200, 500])
-def test_what_is_proven_is_believed_and_counted_once(tmp_path, proof, count):
+def test_what_is_proven_is_believed_and_counted_once(tmp_path, proof, count, monkeypatch):
+    monkeypatch.setattr(slices, "BATCH", 8)
     names = write(tmp_path, **{f"n{one:03}": b"%d" % one for one in range(count)})
     batches = []
     inspection = Inspection(engine(proof.clamd, proof), SETTINGS, Desk(opened, batches.append))
