@@ -14,6 +14,8 @@ from tests.serving import form, serving
 from tests.site import BAD, BIN, free_port, wait_until
 from tests.test_upload import uploads
 
+pytestmark = pytest.mark.server
+
 BURIED = bytes(400_000) + BAD  # beyond what is kept in memory
 
 

@@ -26,6 +26,8 @@ from maintenance.upload.source import opened
 from tests.processes import ENVIRONMENT
 from tests.site import BAD, BIN, answers, wait_until
 
+pytestmark = pytest.mark.server
+
 IMPATIENT = dict.fromkeys(("IdleTimeout", "ReadTimeout", "CommandReadTimeout"), "1")
 BURIED = bytes(300_000) + BAD  # beyond one chunk
 

@@ -28,6 +28,8 @@ from tests.processes import ENVIRONMENT
 from tests.site import BAD, BIN
 from tests.test_upload import uploads
 
+pytestmark = pytest.mark.server
+
 NOW = 1_795_000_000
 CLEAN = UploadVerdict("clean", accepted=True, status=Exit.DONE, seconds=0.02)
 

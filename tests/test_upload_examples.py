@@ -12,6 +12,8 @@ from tests.serving import serving
 from tests.site import BAD
 from tests.test_hits import CHECKOUT
 
+pytestmark = pytest.mark.server
+
 TEXT = (CHECKOUT / "docs/upload.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 LARGE = "bytes(3_000_000)"  # beyond what Flask and Django keep in memory
